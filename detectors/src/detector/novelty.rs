@@ -1,0 +1,70 @@
+//! Novelty: the first use of a tool, operation, service, resource type, environment or network, by its predictive
+//! rarity for this agent.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{Detector, Memory, Sighting, Suspicion};
+use crate::baselines::{Cell, Dimension, observations};
+use crate::deviation::Evidence;
+use crate::stats;
+
+/// Reports values that this agent never used, where its past makes that surprising.
+///
+/// The p-value is the Pitman–Yor predictive's (see [`stats::Tally::unseen_p`]); an agent without a past surprises
+/// nobody.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Novelty {
+    /// Per dimension the p-value at or below which a first use is reported.
+    dimensions: BTreeMap<Dimension, f64>,
+}
+
+impl Detector for Novelty {
+    fn assess(&self, sighting: Sighting<'_>) -> Option<Suspicion> {
+        let mut evidence = Vec::new();
+        let mut remember = Vec::new();
+        let mut usual = String::new();
+        for (dimension, value) in observations(sighting.event) {
+            let Some(limit) = self.dimensions.get(&dimension) else { continue };
+            if sighting.past.cell(dimension, value) != Cell::default() {
+                continue;
+            }
+            let tally = sighting.past.tally(dimension);
+            let p_value = tally.unseen_p();
+            if p_value > *limit {
+                continue;
+            }
+            if evidence.is_empty() {
+                usual = usual_values(sighting, dimension);
+            }
+            evidence.push(Evidence {
+                what: dimension.name().to_owned(),
+                observed: format!("`{value}`, for the first time"),
+                expected: format!("one of {} known, most often {}", tally.distinct, usual_values(sighting, dimension)),
+                p_value: Some(p_value),
+                sample: tally.total,
+                score: stats::score(p_value),
+            });
+            remember.push(Memory::Value(dimension, value.to_owned()));
+        }
+        let first = evidence.first()?;
+        Some(Suspicion {
+            what: format!("uses {} {}", first.what.replace('-', " "), first.observed),
+            counterfactual: format!("the same with what this agent is known for: {usual}"),
+            evidence,
+            remember,
+        })
+    }
+
+    fn is_statistical(&self) -> bool {
+        true
+    }
+}
+
+fn usual_values(sighting: Sighting<'_>, dimension: Dimension) -> String {
+    let values = sighting.past.usual(dimension, 3);
+    let texts: Vec<String> = values.iter().map(|(value, count)| format!("`{value}` ({count}×)")).collect();
+    texts.join(", ")
+}

@@ -1,0 +1,51 @@
+//! Drift between policy and reality, live: what policy forbids and the cloud let happen.
+
+use serde::Deserialize;
+
+use super::{Detector, Memory, Sighting, Suspicion};
+use crate::baselines::{Cell, Dimension};
+use crate::deviation::{Evidence, Severity};
+use crate::event::Outcome;
+
+/// Reports a gap the first time that an audit log shows it: this agent, this policy, this operation.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PolicyDrift {}
+
+impl Detector for PolicyDrift {
+    fn assess(&self, sighting: Sighting<'_>) -> Option<Suspicion> {
+        let event = sighting.event;
+        if !event.source.is_audit() || event.outcome != Outcome::Success {
+            return None;
+        }
+        let gaps: Vec<(&str, String)> = sighting
+            .judgement
+            .violations
+            .iter()
+            .map(|violation| (violation.policy.id.as_str(), format!("{} {}", violation.policy.id, event.action)))
+            .filter(|(_, gap)| sighting.past.cell(Dimension::Gap, gap) == Cell::default())
+            .collect();
+        let (first, _) = gaps.first()?;
+        Some(Suspicion {
+            what: format!("is forbidden by policy `{first}`, yet the cloud let it happen"),
+            evidence: gaps.iter().map(|(policy, _)| evidence(policy)).collect(),
+            counterfactual: "a cloud permission that says what the policy says: take this one from the agent's role".to_owned(),
+            remember: gaps.into_iter().map(|(_, gap)| Memory::Value(Dimension::Gap, gap)).collect(),
+        })
+    }
+
+    fn is_statistical(&self) -> bool {
+        false
+    }
+}
+
+fn evidence(policy: &str) -> Evidence {
+    Evidence {
+        what: "gap".to_owned(),
+        observed: "allowed by the cloud".to_owned(),
+        expected: format!("denied, as policy `{policy}` says"),
+        p_value: None,
+        sample: 0,
+        score: Severity::Medium.score(),
+    }
+}

@@ -1,0 +1,70 @@
+//! Rhythm: the hours of the week in which an agent works.
+
+use serde::Deserialize;
+
+use super::{Detector, Memory, Sighting, Suspicion};
+use crate::baselines::{HOURS_OF_WEEK, hour_of_week};
+use crate::deviation::Evidence;
+use crate::stats::{self, Tally};
+
+const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+
+/// Reports work in an hour of the week in which, and next to which, this agent never worked, where its past makes that
+/// surprising. Once an hour.
+///
+/// Hours are the values of a Pitman–Yor predictive (see [`stats::Tally::unseen_p`]), one observation an active hour: an
+/// agent around the clock, and one whose week is not yet over, keep meeting new hours and so surprise nobody.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rhythm {
+    /// The p-value at or below which an hour is reported.
+    p_value: f64,
+}
+
+impl Detector for Rhythm {
+    fn assess(&self, sighting: Sighting<'_>) -> Option<Suspicion> {
+        let profile = sighting.past.profile()?;
+        let (of_week, hour) = hour_of_week(sighting.event.at);
+        if profile.reported_hour == hour || near(&profile.hours, of_week) {
+            return None;
+        }
+        let tally = Tally::of(profile.hours.iter().map(|count| u32::from(*count)));
+        let p_value = tally.unseen_p();
+        if p_value > self.p_value {
+            return None;
+        }
+        let observed = name(of_week);
+        Some(Suspicion {
+            what: format!("comes at {observed}, when this agent never works"),
+            evidence: vec![Evidence {
+                what: "hour-of-week".to_owned(),
+                observed,
+                expected: format!("one of {} known hours, most often {}", tally.distinct, busiest(&profile.hours)),
+                p_value: Some(p_value),
+                sample: tally.total,
+                score: stats::score(p_value),
+            }],
+            counterfactual: format!("the same in this agent's own hours, such as {}", busiest(&profile.hours)),
+            remember: vec![Memory::Hour(hour)],
+        })
+    }
+
+    fn is_statistical(&self) -> bool {
+        true
+    }
+}
+
+/// Whether the agent worked in this hour of the week or in one beside it.
+fn near(hours: &[u16], of_week: usize) -> bool {
+    let beside = [of_week + HOURS_OF_WEEK - 1, of_week, of_week + 1].map(|hour| hour % HOURS_OF_WEEK);
+    beside.iter().any(|hour| hours.get(*hour).is_some_and(|count| *count > 0))
+}
+
+fn busiest(hours: &[u16]) -> String {
+    let most = hours.iter().enumerate().max_by_key(|(hour, count)| (**count, std::cmp::Reverse(*hour)));
+    most.map_or_else(String::new, |(hour, _)| name(hour))
+}
+
+fn name(of_week: usize) -> String {
+    format!("{} {:02}:00 UTC", DAYS.get(of_week / 24).copied().unwrap_or_default(), of_week % 24)
+}

@@ -1,0 +1,375 @@
+//! The engine: one input of the log at a time, deviations out. The same log gives the same deviations, whatever the
+//! batches, the interleaving of agents, or the restarts in between.
+
+use std::sync::Arc;
+
+use crate::baselines::{Baselines, Dimension, Past, Profile, Rate, RunState, observations};
+use crate::detector::{Conformance, Memory, Sighting, Suspicion};
+use crate::deviation::{AgentFacts, Deviation, Evidence, LearningState, Severity};
+use crate::event::{AgentRef, Event, Millis, Outcome};
+use crate::response;
+use crate::rulebook::{Agent, Control, DecisionCache, Facts, Judgement, PolicyRef, Rulebook, Violation};
+use crate::trust;
+
+/// Every input of the engine is a record of the log.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Something happened.
+    Event(Box<Event>),
+    /// Something happened that a person has accepted: it is learned from, not judged.
+    Accepted(Box<Event>),
+    /// From here on this rulebook judges.
+    Rulebook(Arc<Rulebook>),
+    /// Time has come this far: what was waiting for it ends.
+    Tick {
+        /// The time.
+        at: Millis,
+    },
+}
+
+/// What one input led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Judged and assessed.
+    Judged,
+    /// A repeat of an event that was judged before.
+    Repeated,
+    /// An unregistered principal's event, without a baseline to hold it against.
+    Unregistered,
+    /// Not an event.
+    Control,
+}
+
+/// One shard's engine.
+#[derive(Debug)]
+pub struct Engine {
+    book: Arc<Rulebook>,
+    baselines: Baselines,
+    decisions: DecisionCache,
+}
+
+impl Engine {
+    /// An engine with nothing learned.
+    pub fn new(book: Arc<Rulebook>) -> Self {
+        Self::resume(book, Baselines::default())
+    }
+
+    /// An engine that goes on from a snapshot.
+    pub fn resume(book: Arc<Rulebook>, baselines: Baselines) -> Self {
+        Self { book, baselines, decisions: DecisionCache::default() }
+    }
+
+    /// The memory.
+    pub fn baselines(&self) -> &Baselines {
+        &self.baselines
+    }
+
+    /// The rulebook in force.
+    pub fn rulebook(&self) -> &Arc<Rulebook> {
+        &self.book
+    }
+
+    /// Takes one input. Never fails: whatever could, was checked when the rulebook was read and the event decoded.
+    pub fn step(&mut self, input: &Input) -> (Verdict, Vec<Deviation>) {
+        match input {
+            Input::Event(event) => self.judge(event),
+            Input::Accepted(event) => (self.accept(event), Vec::new()),
+            Input::Rulebook(book) => {
+                self.book = Arc::clone(book);
+                self.decisions = DecisionCache::default();
+                (Verdict::Control, Vec::new())
+            }
+            Input::Tick { at } => (Verdict::Control, self.tick(*at)),
+        }
+    }
+
+    fn judge(&mut self, event: &Event) -> (Verdict, Vec<Deviation>) {
+        let book = Arc::clone(&self.book);
+        let agent = event.agent.registered().and_then(|id| book.registry.by_id(id));
+        let Some(agent) = agent else { return self.judge_unregistered(&book, event) };
+        if !self.baselines.arrive(&agent.id, event) {
+            return (Verdict::Repeated, Vec::new());
+        }
+        let judgement = self.decisions.judge(&book, &Facts::of(event, Some(agent), &book));
+        self.count_rates(agent, event);
+        let past = self.baselines.past(&agent.id);
+        let next_run = Conformance::next_state(event, past, &book);
+        let found = findings(&book, Sighting { event, past, judgement: &judgement, book: &book });
+        let clean = found.is_empty();
+        let deviations = self.report(&book, agent, event, found);
+        if clean {
+            self.baselines.learn(&agent.id, event);
+        }
+        if let Some(state) = next_run {
+            self.baselines.follow(&agent.id, state);
+        }
+        (Verdict::Judged, deviations)
+    }
+
+    /// An unregistered principal has no baseline, only policy; a cloud's own records of people and services are none
+    /// of an agent's business.
+    fn judge_unregistered(&mut self, book: &Rulebook, event: &Event) -> (Verdict, Vec<Deviation>) {
+        if event.source.is_audit() {
+            return (Verdict::Unregistered, Vec::new());
+        }
+        let judgement = self.decisions.judge(book, &Facts::of(event, None, book));
+        let deviations = policy_findings(book, &judgement);
+        let deviations = deviations.into_iter().enumerate().map(|(ordinal, finding)| {
+            let facts = unregistered(event);
+            assemble(book, facts, event, finding, ordinal, trust::weigh(0.0, 0.0).0)
+        });
+        (Verdict::Unregistered, deviations.collect())
+    }
+
+    fn accept(&mut self, event: &Event) -> Verdict {
+        let Some(id) = event.agent.registered() else { return Verdict::Unregistered };
+        if !self.baselines.arrive(id, event) {
+            return Verdict::Repeated;
+        }
+        self.baselines.count_rates(id, rates(event, self.baselines.past(id)).into_iter().flatten());
+        let next_run = Conformance::next_state(event, self.baselines.past(id), &self.book);
+        self.baselines.learn(id, event);
+        if let Some(state) = next_run {
+            self.baselines.follow(id, state);
+        }
+        Verdict::Judged
+    }
+
+    fn count_rates(&mut self, agent: &Agent, event: &Event) {
+        let counted = rates(event, self.baselines.past(&agent.id));
+        self.baselines.count_rates(&agent.id, counted.into_iter().flatten());
+    }
+
+    /// Turns findings into deviations, moves trust and remembers what was reported.
+    fn report(&mut self, book: &Rulebook, agent: &Agent, event: &Event, found: Vec<Finding<'_>>) -> Vec<Deviation> {
+        let mut deviations: Vec<Deviation> = Vec::with_capacity(found.len());
+        for finding in found {
+            let ordinal = deviations.iter().filter(|deviation| deviation.control == finding.control.id).count();
+            let (change, evidence) = {
+                let profile = self.baselines.past(&agent.id).profile();
+                let before = profile.map_or(0.0, |p| trust::decayed(p.evidence, p.evidence_at, event.at));
+                trust::weigh(before, finding.score())
+            };
+            let past = self.baselines.past(&agent.id);
+            let revocation = response::revocation(finding.control, event, past);
+            let memory = finding.remember.clone();
+            let facts = registered(agent, past.profile());
+            let mut deviation = assemble(book, facts, event, finding, ordinal, change);
+            if let Some(subject) = &revocation {
+                self.baselines.withhold(&agent.id, Dimension::Revoked, &subject.key());
+            }
+            deviation.revocation = revocation;
+            self.baselines.set_evidence(&agent.id, evidence, event.at);
+            self.remember(&agent.id, memory);
+            deviations.push(deviation);
+        }
+        deviations
+    }
+
+    fn remember(&mut self, agent: &str, memory: Vec<Memory>) {
+        for item in memory {
+            match item {
+                Memory::Value(dimension, value) => self.baselines.withhold(agent, dimension, &value),
+                Memory::Burst(rate) => self.baselines.report_burst(agent, rate),
+                Memory::Hour(hour) => self.baselines.report_hour(agent, hour),
+            }
+        }
+    }
+
+    /// Ends the playbook runs that have been idle for too long.
+    fn tick(&mut self, at: Millis) -> Vec<Deviation> {
+        let book = Arc::clone(&self.book);
+        let idle = |run: &RunState| {
+            book.playbooks.get(&run.playbook).is_none_or(|playbook| at.saturating_sub(run.last) > playbook.idle)
+        };
+        let ended = self.baselines.take_runs(idle);
+        let mut deviations = Vec::new();
+        for (id, run) in ended {
+            let Some(agent) = book.registry.by_id(&id) else { continue };
+            let event = last_event(agent, &run);
+            let found = book.controls().flat_map(|control| {
+                let suspicions = control.detectors.iter().filter_map(|detector| detector.assess_end(&run, &book));
+                suspicions.map(move |suspicion| Finding::of_suspicion(control, suspicion))
+            });
+            let found = found.collect();
+            deviations.extend(self.report(&book, agent, &event, found));
+        }
+        deviations
+    }
+}
+
+/// A stand-in for the last event of a run, which is long gone: what is remembered of it.
+fn last_event(agent: &Agent, run: &RunState) -> Event {
+    Event {
+        id: format!("{}/end", run.last_event),
+        at: run.last,
+        agent: AgentRef::Registered(agent.id.clone()),
+        action: format!("end of run `{}`", run.run),
+        run: Some(crate::event::Run { playbook: run.playbook.clone(), id: run.run.clone(), ..Default::default() }),
+        ..Event::default()
+    }
+}
+
+/// The rates that an event counts towards.
+fn rates(event: &Event, past: Past<'_>) -> [Option<Rate>; 3] {
+    let denied = matches!(event.outcome, Outcome::Denied(_)).then_some(Rate::Denials);
+    let new = observations(event).any(|(dimension, value)| past.cell(dimension, value).count == 0);
+    [Some(Rate::Requests), denied, new.then_some(Rate::NewAccess)]
+}
+
+/// What a policy or a detector found, before it becomes a deviation.
+#[derive(Debug)]
+struct Finding<'b> {
+    control: &'b Control,
+    severity: Severity,
+    policy: Option<PolicyRef>,
+    policy_failed: bool,
+    what: String,
+    evidence: Vec<Evidence>,
+    counterfactual: String,
+    remember: Vec<Memory>,
+    statistical: bool,
+}
+
+impl<'b> Finding<'b> {
+    fn of_suspicion(control: &'b Control, suspicion: Suspicion) -> Self {
+        Self {
+            control,
+            severity: control.severity,
+            policy: None,
+            policy_failed: false,
+            what: suspicion.what,
+            statistical: suspicion.evidence.iter().any(|evidence| evidence.p_value.is_some()),
+            evidence: suspicion.evidence,
+            counterfactual: suspicion.counterfactual,
+            remember: suspicion.remember,
+        }
+    }
+
+    /// One finding for all policies of a control that an event breaks: the most severe one speaks, each counts as
+    /// evidence.
+    fn of_violations(control: &'b Control, violations: &[Violation], remedy: &str) -> Option<Self> {
+        let severity = |violation: &Violation| violation.policy.severity.unwrap_or(control.severity);
+        // The first of the most severe ones, in the order of their ids.
+        let worst = violations.iter().rev().max_by_key(|violation| severity(violation))?;
+        let evidence = violations.iter().map(|violation| Evidence {
+            what: "policy".to_owned(),
+            observed: words(violation),
+            expected: format!("what policy `{}` allows", violation.policy.id),
+            p_value: None,
+            sample: 0,
+            score: severity(violation).score(),
+        });
+        Some(Self {
+            control,
+            severity: severity(worst),
+            policy: Some(worst.policy.clone()),
+            policy_failed: violations.iter().any(|violation| violation.error.is_some()),
+            what: words(worst),
+            evidence: evidence.collect(),
+            counterfactual: remedy.to_owned(),
+            remember: Vec::new(),
+            statistical: false,
+        })
+    }
+
+    fn score(&self) -> f64 {
+        self.evidence.iter().map(|evidence| evidence.score).sum()
+    }
+}
+
+fn findings<'b>(book: &'b Rulebook, sighting: Sighting<'_>) -> Vec<Finding<'b>> {
+    let mut found = policy_findings(book, sighting.judgement);
+    for control in book.controls() {
+        let suspicions = control.detectors.iter().filter_map(|detector| detector.assess(sighting));
+        found.extend(suspicions.map(|suspicion| Finding::of_suspicion(control, suspicion)));
+    }
+    found
+}
+
+fn policy_findings<'b>(book: &'b Rulebook, judgement: &Judgement) -> Vec<Finding<'b>> {
+    let by_control = judgement.violations.chunk_by(|a, b| a.policy.control == b.policy.control);
+    by_control
+        .filter_map(|violations| {
+            let control = book.control(&violations.first()?.policy.control)?;
+            Finding::of_violations(control, violations, &judgement.remedy)
+        })
+        .collect()
+}
+
+/// What a violation is, as the end of a sentence about the event.
+fn words(violation: &Violation) -> String {
+    match &violation.error {
+        Some(error) => format!("meets policy `{}`, which could not be evaluated: {error}", violation.policy.id),
+        None if violation.policy.message.is_empty() => format!("breaks policy `{}`", violation.policy.id),
+        None => violation.policy.message.clone(),
+    }
+}
+
+fn assemble(
+    book: &Rulebook,
+    agent: AgentFacts,
+    event: &Event,
+    finding: Finding<'_>,
+    ordinal: usize,
+    trust: crate::deviation::TrustChange,
+) -> Deviation {
+    let learning = finding.statistical && agent.state == LearningState::Learning;
+    Deviation {
+        id: format!("{}/{}/{ordinal}", finding.control.id, event.id),
+        control: finding.control.id.clone(),
+        title: finding.control.title.clone(),
+        severity: if learning { finding.severity.lowered() } else { finding.severity },
+        summary: summary(&agent, event, &finding.what, learning),
+        agent,
+        at: event.at,
+        score: finding.score(),
+        policy: finding.policy,
+        policy_failed: finding.policy_failed,
+        evidence: finding.evidence,
+        counterfactual: finding.counterfactual,
+        trust,
+        frameworks: finding.control.frameworks.clone(),
+        rulebook: book.hash().to_owned(),
+        event: event.without_contents(),
+        revocation: None,
+    }
+}
+
+fn summary(agent: &AgentFacts, event: &Event, what: &str, learning: bool) -> String {
+    let target = match (event.resource.id.as_str(), event.resource.kind.as_str()) {
+        ("", "") => String::new(),
+        ("", kind) => format!(" on {kind}"),
+        (id, _) => format!(" on {id}"),
+    };
+    let place = if event.place.environment.is_empty() { "" } else { " in " };
+    let note = if learning { " (still learning)" } else { "" };
+    let outcome = event.outcome.name();
+    format!(
+        "{} `{}`: {}{target}{place}{} ({outcome}) {what}{note}",
+        agent.class, agent.id, event.action, event.place.environment
+    )
+}
+
+fn registered(agent: &Agent, profile: Option<&Profile>) -> AgentFacts {
+    let active = profile.is_some_and(Profile::is_active);
+    AgentFacts {
+        id: agent.id.clone(),
+        class: agent.class.name().to_owned(),
+        owner: agent.owner.clone(),
+        team: agent.team.clone(),
+        state: if active { LearningState::Active } else { LearningState::Learning },
+        learned: profile.map_or(0, |profile| profile.learned),
+    }
+}
+
+fn unregistered(event: &Event) -> AgentFacts {
+    AgentFacts {
+        id: event.agent.key(),
+        class: "unregistered".to_owned(),
+        owner: String::new(),
+        team: String::new(),
+        state: LearningState::Learning,
+        learned: 0,
+    }
+}

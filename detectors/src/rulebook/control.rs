@@ -1,0 +1,108 @@
+//! A control: what is watched, how severe it is, what follows, and which detectors with which thresholds do it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+
+use super::toml_file::TomlFile;
+use super::{RuleFile, RulebookError};
+use crate::detector::{self, Detector};
+use crate::deviation::Severity;
+
+/// One control, read from `control.toml`.
+#[derive(Debug)]
+pub struct Control {
+    /// Id: the name of its folder.
+    pub id: String,
+    /// One line for people.
+    pub title: String,
+    /// How bad it is, unless a policy's `@severity` says otherwise.
+    pub severity: Severity,
+    /// What follows.
+    pub response: Response,
+    /// MITRE ATT&CK, MITRE ATLAS and OWASP entries that it speaks to.
+    pub frameworks: Vec<Framework>,
+    /// The detectors that serve it.
+    pub detectors: Vec<Box<dyn Detector>>,
+}
+
+/// What follows from a deviation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Response {
+    /// An alert.
+    Alert,
+    /// An alert and a request to revoke the session or credential.
+    Revoke,
+}
+
+/// An entry of a public catalogue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Framework {
+    /// Which catalogue.
+    pub catalogue: Catalogue,
+    /// The catalogue's version.
+    pub version: String,
+    /// The entry's id in it.
+    pub id: String,
+    /// The entry's name in it.
+    pub name: String,
+}
+
+/// A public catalogue of attacks or risks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Catalogue {
+    /// MITRE ATT&CK.
+    Attack,
+    /// MITRE ATLAS.
+    Atlas,
+    /// OWASP Top 10 for Agentic Applications.
+    Owasp,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawControl {
+    id: Spanned<String>,
+    title: String,
+    severity: Severity,
+    response: Spanned<Response>,
+}
+
+/// Reads all `control.toml` files.
+pub(super) fn read_all(files: &[&RuleFile], errors: &mut Vec<RulebookError>) -> BTreeMap<String, Control> {
+    files.iter().filter_map(|file| read(file, errors)).map(|control| (control.id.clone(), control)).collect()
+}
+
+fn read(file: &RuleFile, errors: &mut Vec<RulebookError>) -> Option<Control> {
+    let mut toml = TomlFile::parse(file, errors);
+    let frameworks = toml.list::<Framework>("frameworks", errors).into_iter().map(|entry| entry.value).collect();
+    let mut detectors = Vec::new();
+    for entry in toml.list::<toml::Table>("detector", errors) {
+        match detector::build(entry.value) {
+            Ok(detector) => detectors.push(detector),
+            Err(message) => errors.push(file.error(entry.span.start, message)),
+        }
+    }
+    let raw: RawControl = toml.rest(errors)?;
+    let folder = file.name.split('/').next().unwrap_or_default();
+    if raw.id.get_ref() != folder {
+        let message = format!("id `{}` must be the name of its folder, `{folder}`", raw.id.get_ref());
+        errors.push(file.error(raw.id.span().start, message));
+    }
+    if *raw.response.get_ref() == Response::Revoke && detectors.iter().any(|detector| detector.is_statistical()) {
+        let message = "a control that rests on statistics may not revoke by itself: set `response = \"alert\"`";
+        errors.push(file.error(raw.response.span().start, message));
+    }
+    Some(Control {
+        id: raw.id.into_inner(),
+        title: raw.title,
+        severity: raw.severity,
+        response: raw.response.into_inner(),
+        frameworks,
+        detectors,
+    })
+}

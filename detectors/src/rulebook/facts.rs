@@ -1,0 +1,218 @@
+//! What policies see of an event: bounded attributes, computed before, so that decisions can be cached.
+
+use hashbrown::{Equivalent, HashMap};
+use rustc_hash::FxBuildHasher;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use super::registry::Agent;
+use super::{Judgement, Rulebook};
+use crate::event::{Event, Verb};
+use crate::glob;
+
+/// The class of a principal that is in no registry.
+const UNREGISTERED: &str = "unregistered";
+
+/// Everything a policy can ask about, by reference into the event and the registry.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'e> {
+    /// The agent's id; part of the cache key only where a policy names one.
+    pub agent: &'e str,
+    /// The resource's id; unbounded, so a policy that reads it is never cached.
+    pub resource_id: &'e str,
+    /// What kind of request it was.
+    pub verb: Verb,
+    /// Text attributes, in the order of [`TEXTS`].
+    pub texts: [&'e str; TEXTS.len()],
+    /// Truth attributes, in the order of [`TRUTHS`].
+    pub truths: [bool; TRUTHS.len()],
+}
+
+/// Text attributes and where the schema has them: `principal.…`, `resource.…` or `context.…`.
+pub(super) const TEXTS: [&str; 11] = [
+    "principal.class",
+    "resource.type",
+    "resource.asset",
+    "resource.data",
+    "resource.tier",
+    "context.operation",
+    "context.environment",
+    "context.source",
+    "context.window",
+    "context.playbook",
+    "context.credential",
+];
+
+/// Truth attributes and where the schema has them.
+pub(super) const TRUTHS: [&str; 11] = [
+    "resource.crown_jewel",
+    "resource.mapped",
+    "context.environment_cleared",
+    "context.environment_disputed",
+    "context.resource_type_approved",
+    "context.tool_approved",
+    "context.data_approved",
+    "context.exposes",
+    "context.changes",
+    "context.identity_disputed",
+    "context.approval_referenced",
+];
+
+impl<'e> Facts<'e> {
+    /// What is true of this event under this rulebook.
+    pub fn of(event: &'e Event, agent: Option<&'e Agent>, book: &'e Rulebook) -> Self {
+        let approved = |list: fn(&Agent) -> &[glob::Glob], text: &str| agent.is_some_and(|a| glob::any(list(a), text));
+        let place = &event.place;
+        let resource = &event.resource;
+        Self {
+            agent: agent.map_or("", |agent| &agent.id),
+            resource_id: &resource.id,
+            verb: event.verb,
+            texts: [
+                agent.map_or(UNREGISTERED, |agent| agent.class.name()),
+                &resource.kind,
+                &resource.asset,
+                &resource.data,
+                &place.tier,
+                &event.action,
+                &place.environment,
+                event.source.name(),
+                window(event, agent),
+                playbook(event, agent),
+                credential(event),
+            ],
+            truths: [
+                place.crown_jewel,
+                place.mapped,
+                approved(|a| &a.environments, &place.environment),
+                event.claimed_environment.as_ref().is_some_and(|claim| place.mapped && *claim != place.environment),
+                approved(|a| &a.resource_types, &resource.kind),
+                event.tool.is_empty() || approved(|a| &a.tools, &event.tool),
+                resource.data.is_empty() || approved(|a| &a.data, &resource.data),
+                resource.exposes,
+                event.verb.changes(),
+                identity_disputed(event, agent, book),
+                event.approval.is_some(),
+            ],
+        }
+    }
+}
+
+fn window(event: &Event, agent: Option<&Agent>) -> &'static str {
+    match agent.and_then(|agent| agent.in_window(event.at)) {
+        None => "none",
+        Some(true) => "inside",
+        Some(false) => "outside",
+    }
+}
+
+/// Whether the event is part of an approved workflow. Audit logs know no playbooks.
+fn playbook(event: &Event, agent: Option<&Agent>) -> &'static str {
+    let Some(agent) = agent.filter(|agent| !agent.playbooks.is_empty() && !event.source.is_audit()) else {
+        return "not-applicable";
+    };
+    match event.run.as_ref().map(|run| run.playbook.as_str()).filter(|id| !id.is_empty()) {
+        None => "none",
+        Some(id) if agent.playbooks.iter().any(|known| known == id) => "approved",
+        Some(_) => "unapproved",
+    }
+}
+
+fn credential(event: &Event) -> &'static str {
+    use crate::event::CredentialKind::{LongLived, Service, ShortLived, Unknown};
+    match event.credential.kind {
+        _ if event.credential.claimed => "claimed",
+        Unknown => "unknown",
+        ShortLived => "short-lived",
+        LongLived => "long-lived",
+        Service => "service",
+    }
+}
+
+/// Whether an agent introduced itself as one, under an identity that the registry does not give it.
+fn identity_disputed(event: &Event, agent: Option<&Agent>, book: &Rulebook) -> bool {
+    let (Some(agent), false) = (agent, event.source.is_audit() || event.principal.id.is_empty()) else {
+        return false;
+    };
+    book.registry.by_identity(&event.principal.id) != super::Owner::One(agent)
+}
+
+/// Decisions by exactly what they depend on. Bounded; emptied with every change of the rulebook.
+#[derive(Debug, Default)]
+pub struct DecisionCache {
+    decisions: HashMap<Key, Arc<Judgement>, FxBuildHasher>,
+}
+
+/// More combinations than this are no longer the bounded facts of a real fleet: start anew.
+const MOST_DECISIONS: usize = 65_536;
+
+impl DecisionCache {
+    /// The judgement of these facts, from the cache where they were judged before.
+    pub fn judge(&mut self, book: &Rulebook, facts: &Facts<'_>) -> Arc<Judgement> {
+        if book.reads_resource_id() {
+            return Arc::new(book.judge(facts));
+        }
+        let agent = if book.reads_agent_id() { facts.agent } else { "" };
+        let key = KeyRef { agent, facts };
+        if let Some(judgement) = self.decisions.get(&key) {
+            return Arc::clone(judgement);
+        }
+        if self.decisions.len() >= MOST_DECISIONS {
+            self.decisions.clear();
+        }
+        let judgement = Arc::new(book.judge(facts));
+        self.decisions.insert(key.to_owned(), Arc::clone(&judgement));
+        judgement
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Key {
+    agent: Box<str>,
+    verb: Verb,
+    texts: [Box<str>; TEXTS.len()],
+    truths: [bool; TRUTHS.len()],
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.agent.hash(state);
+        self.verb.hash(state);
+        self.texts.iter().for_each(|text| text.hash(state));
+        self.truths.hash(state);
+    }
+}
+
+struct KeyRef<'k> {
+    agent: &'k str,
+    facts: &'k Facts<'k>,
+}
+
+impl KeyRef<'_> {
+    fn to_owned(&self) -> Key {
+        Key {
+            agent: self.agent.into(),
+            verb: self.facts.verb,
+            texts: self.facts.texts.map(Box::from),
+            truths: self.facts.truths,
+        }
+    }
+}
+
+impl Hash for KeyRef<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.agent.hash(state);
+        self.facts.verb.hash(state);
+        self.facts.texts.iter().for_each(|text| text.hash(state));
+        self.facts.truths.hash(state);
+    }
+}
+
+impl Equivalent<Key> for KeyRef<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        *self.agent == *key.agent
+            && self.facts.verb == key.verb
+            && self.facts.truths == key.truths
+            && self.facts.texts.iter().zip(&key.texts).all(|(a, b)| **a == **b)
+    }
+}

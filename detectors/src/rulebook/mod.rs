@@ -1,0 +1,199 @@
+//! The rulebook: policies, controls, registry, estate, people, playbooks and vocabulary, read as one and named by its
+//! content.
+
+mod control;
+mod estate;
+mod facts;
+mod people;
+mod playbook;
+mod policy;
+mod registry;
+mod remedy;
+mod toml_file;
+mod vocabulary;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+pub use control::{Catalogue, Control, Framework, Response};
+pub use estate::{Estate, UNMAPPED_ENVIRONMENT};
+pub use facts::{DecisionCache, Facts};
+pub use people::{People, Person};
+pub use playbook::{Playbook, Playbooks, Step};
+pub use policy::{Judgement, PolicyRef, Violation};
+pub use registry::{Agent, Class, Owner, Registry, Window};
+pub use vocabulary::Vocabulary;
+
+use policy::Policies;
+
+/// One file of a rulebook. Its logical name says what it is; its path is only for messages.
+///
+/// Names: `schema.cedarschema`, `vocabulary/*.toml`, `<control>/control.toml`, `<control>/policy.cedar`, and below
+/// `registry/`: `agents/*.toml`, `playbooks/*.toml`, `estate.toml`, `people.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleFile {
+    /// Logical name, the same wherever the file lies.
+    pub name: String,
+    /// Where it was read from, as the user would write it.
+    pub path: String,
+    /// Its text.
+    pub text: String,
+}
+
+impl RuleFile {
+    pub(crate) fn error(&self, offset: usize, message: impl Into<String>) -> RulebookError {
+        RulebookError { path: self.path.clone(), line: self.line(offset), message: message.into() }
+    }
+
+    /// The line (from 1) of a byte offset.
+    pub(crate) fn line(&self, offset: usize) -> usize {
+        1 + self.text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+    }
+}
+
+/// What is wrong with a rulebook, and where.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RulebookError {
+    /// File, as the user would write it.
+    pub path: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl fmt::Display for RulebookError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.path, self.line, self.message)
+    }
+}
+
+impl std::error::Error for RulebookError {}
+
+/// Everything that events are held against, validated as a whole.
+#[derive(Debug)]
+pub struct Rulebook {
+    /// SHA-256 over the names and texts of all files, hex.
+    hash: String,
+    /// The files it was read from.
+    files: Vec<RuleFile>,
+    /// Registered agents.
+    pub registry: Registry,
+    /// The map of the ground.
+    pub estate: Estate,
+    /// The persons who own and approve.
+    pub people: People,
+    /// What native operations mean.
+    pub vocabulary: Vocabulary,
+    /// Approved workflows.
+    pub playbooks: Playbooks,
+    controls: BTreeMap<String, Control>,
+    policies: Policies,
+}
+
+impl Rulebook {
+    /// Reads and validates a rulebook.
+    ///
+    /// # Errors
+    ///
+    /// Every error of every file, sorted by file and line.
+    pub fn read(mut files: Vec<RuleFile>) -> Result<Self, Vec<RulebookError>> {
+        files.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut errors = Vec::new();
+        let of_kind = |kind: fn(&str) -> bool| files.iter().filter(move |f| kind(&f.name)).collect::<Vec<_>>();
+
+        let people = People::read(&of_kind(|name| name == "registry/people.toml"), &mut errors);
+        let playbooks = Playbooks::read(&of_kind(|name| name.starts_with("registry/playbooks/")), &mut errors);
+        let known_playbook = |id: &str| playbooks.get(id).is_some();
+        let agents = of_kind(|name| name.starts_with("registry/agents/"));
+        let registry = Registry::read(&agents, &people, &known_playbook, &mut errors);
+        let estate = Estate::read(&of_kind(|name| name == "registry/estate.toml"), &mut errors);
+        let vocabulary = Vocabulary::read(&of_kind(|name| name.starts_with("vocabulary/")), &mut errors);
+        let controls = control::read_all(&of_kind(|name| name.ends_with("/control.toml")), &mut errors);
+        let schema = files.iter().find(|file| file.name == "schema.cedarschema");
+        let policies = Policies::read(schema, &of_kind(|name| name.ends_with(".cedar")), &mut errors);
+        if let Some(policies) = policies.as_ref().filter(|_| errors.is_empty()) {
+            policies.check_controls(&controls, &mut errors);
+        }
+        match policies {
+            Some(policies) if errors.is_empty() => {
+                let hash = content_hash(&files);
+                Ok(Self { hash, files, registry, estate, people, vocabulary, playbooks, controls, policies })
+            }
+            _ => {
+                errors.sort();
+                errors.dedup();
+                Err(errors)
+            }
+        }
+    }
+
+    /// The name of this rulebook: the SHA-256 of its content, hex.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// The files it was read from, sorted by name.
+    pub fn files(&self) -> &[RuleFile] {
+        &self.files
+    }
+
+    /// All controls, by id.
+    pub fn controls(&self) -> impl Iterator<Item = &Control> {
+        self.controls.values()
+    }
+
+    /// The control of this id.
+    pub fn control(&self, id: &str) -> Option<&Control> {
+        self.controls.get(id)
+    }
+
+    /// Policies that read what cannot be cached (a resource id), one sentence each.
+    pub fn warnings(&self) -> &[String] {
+        self.policies.warnings()
+    }
+
+    /// Judges bounded facts by all policies, and says what would have been allowed instead.
+    pub fn judge(&self, facts: &Facts<'_>) -> Judgement {
+        let mut judgement = self.policies.judge(facts);
+        if !judgement.is_allowed() {
+            judgement.remedy = remedy::find(facts, |changed| self.policies.judge(changed).is_allowed());
+        }
+        judgement
+    }
+
+    /// Whether a judgement also depends on the resource id, so that it must not be cached.
+    pub(crate) fn reads_resource_id(&self) -> bool {
+        self.policies.reads_resource_id()
+    }
+
+    /// Whether a judgement also depends on which agent it is.
+    pub(crate) fn reads_agent_id(&self) -> bool {
+        self.policies.reads_agent_id()
+    }
+}
+
+fn content_hash(files: &[RuleFile]) -> String {
+    let mut hasher = Sha256::new();
+    for file in files {
+        for part in [&file.name, &file.text] {
+            // Lengths first, so that no two sets of files run together to the same bytes.
+            hasher.update((part.len() as u64).to_be_bytes());
+            hasher.update(part.as_bytes());
+        }
+    }
+    hex(&hasher.finalize())
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        use fmt::Write;
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

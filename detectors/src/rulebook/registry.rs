@@ -1,0 +1,388 @@
+//! The registry: which agents exist, what they are, and what they are for.
+
+use std::collections::BTreeMap;
+
+use jiff::civil::{Time, Weekday};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use rustc_hash::FxHashMap;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::people::People;
+use super::toml_file::{Entry, TomlFile};
+use super::{RuleFile, RulebookError};
+use crate::event::Millis;
+use crate::glob::{self, Glob};
+
+/// What an agent may do at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// Looks, never changes.
+    Observer,
+    /// Proposes, never implements.
+    Advisor,
+    /// Acts, narrowly.
+    Operator,
+}
+
+impl Class {
+    /// The name used in policies and alerts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Observer => "observer",
+            Class::Advisor => "advisor",
+            Class::Operator => "operator",
+        }
+    }
+}
+
+/// One registered agent, or a fleet of short-lived ones that share an entry and a baseline.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    /// Id, unique in the registry.
+    pub id: String,
+    /// What it may do at most.
+    pub class: Class,
+    /// The person who answers for it.
+    pub owner: String,
+    /// The team it belongs to.
+    pub team: String,
+    /// Identities it may act under.
+    pub identities: Vec<Glob>,
+    /// Environments it is cleared for.
+    pub environments: Vec<Glob>,
+    /// Resource types it may change.
+    pub resource_types: Vec<Glob>,
+    /// Tools it may call.
+    pub tools: Vec<Glob>,
+    /// Kinds of data it may read.
+    pub data: Vec<Glob>,
+    /// When it may change something; empty means at any time.
+    pub windows: Vec<Window>,
+    /// Playbooks it may run.
+    pub playbooks: Vec<String>,
+    /// How old its credentials may get.
+    pub credential_lifetime: Option<Millis>,
+    /// For a fleet: the ids of its members.
+    pub members: Vec<Glob>,
+}
+
+impl Agent {
+    /// Whether `at` lies in a change window; `None` where the agent has none.
+    pub fn in_window(&self, at: Millis) -> Option<bool> {
+        if self.windows.is_empty() {
+            return None;
+        }
+        let Ok(at) = Timestamp::from_millisecond(at) else { return Some(false) };
+        Some(self.windows.iter().any(|window| window.contains(at)))
+    }
+}
+
+/// A weekly window in which changes are allowed, in a named time zone (daylight saving included).
+#[derive(Clone, Debug)]
+pub struct Window {
+    days: Vec<Weekday>,
+    from: Time,
+    to: Time,
+    zone: TimeZone,
+}
+
+impl Window {
+    fn contains(&self, at: Timestamp) -> bool {
+        let local = at.to_zoned(self.zone.clone());
+        let (day, time) = (local.weekday(), local.time());
+        if self.from <= self.to {
+            return self.days.contains(&day) && self.from <= time && time < self.to;
+        }
+        // Past midnight: the early part belongs to the day on which the window opened.
+        (self.days.contains(&day) && self.from <= time) || (self.days.contains(&day.previous()) && time < self.to)
+    }
+}
+
+/// Whom an identity belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner<'r> {
+    /// Exactly one agent.
+    One(&'r Agent),
+    /// More than one: nobody's word can tell which.
+    Several,
+    /// No agent.
+    Nobody,
+}
+
+impl PartialEq for Agent {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Agent {}
+
+/// All registered agents.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    agents: Vec<Agent>,
+    by_id: FxHashMap<String, usize>,
+    /// Identities without a star, to their agents.
+    by_identity: FxHashMap<String, Vec<usize>>,
+    /// Agents that have identities with a star.
+    with_patterns: Vec<usize>,
+    /// Entries that are fleets.
+    fleets: Vec<usize>,
+}
+
+impl Registry {
+    /// The agent of this id, or the fleet it is a member of.
+    pub fn by_id(&self, id: &str) -> Option<&Agent> {
+        if let Some(&index) = self.by_id.get(id) {
+            return self.agents.get(index);
+        }
+        self.fleets.iter().filter_map(|&i| self.agents.get(i)).find(|fleet| glob::any(&fleet.members, id))
+    }
+
+    /// The agent that may act under this identity.
+    pub fn by_identity(&self, identity: &str) -> Owner<'_> {
+        let literal = self.by_identity.get(identity).into_iter().flatten();
+        let fitting = |&&index: &&usize| {
+            self.agents.get(index).is_some_and(|agent| {
+                agent.identities.iter().any(|glob| glob.literal().is_none() && glob.matches(identity))
+            })
+        };
+        let mut owners: Vec<usize> = literal.chain(self.with_patterns.iter().filter(fitting)).copied().collect();
+        owners.sort_unstable();
+        owners.dedup();
+        match owners.as_slice() {
+            [] => Owner::Nobody,
+            [one] => self.agents.get(*one).map_or(Owner::Nobody, Owner::One),
+            _ => Owner::Several,
+        }
+    }
+
+    /// All agents, in the order of their ids.
+    pub fn iter(&self) -> impl Iterator<Item = &Agent> {
+        self.agents.iter()
+    }
+
+    /// Reads the registry's files; every error of every entry goes to `errors`.
+    pub(super) fn read(
+        files: &[&RuleFile],
+        people: &People,
+        playbooks: &dyn Fn(&str) -> bool,
+        errors: &mut Vec<RulebookError>,
+    ) -> Self {
+        let mut templates = BTreeMap::new();
+        let mut entries = Vec::new();
+        for &file in files {
+            let mut toml = TomlFile::parse(file, errors);
+            for entry in toml.named::<RawAgent>("templates", errors) {
+                templates.insert(entry.name.clone(), entry.value);
+            }
+            for (section, fleet) in [("agents", false), ("fleets", true)] {
+                entries.extend(toml.named::<RawAgent>(section, errors).into_iter().map(|e| (file, fleet, e)));
+            }
+            toml.finish(errors);
+        }
+        let mut agents: BTreeMap<String, Agent> = BTreeMap::new();
+        for (file, fleet, entry) in entries {
+            let span = entry.span.clone();
+            let reader = EntryReader { file, people, playbooks, span: entry.span.clone() };
+            if let Some(agent) = reader.read(entry, fleet, &templates, errors)
+                && let Some(twin) = agents.insert(agent.id.clone(), agent)
+            {
+                errors.push(file.error(span.start, format!("agent `{}` is registered twice", twin.id)));
+            }
+        }
+        Self::index(agents.into_values().collect())
+    }
+
+    fn index(agents: Vec<Agent>) -> Self {
+        let mut registry = Self { agents, ..Self::default() };
+        for (index, agent) in registry.agents.iter().enumerate() {
+            registry.by_id.insert(agent.id.clone(), index);
+            for identity in &agent.identities {
+                match identity.literal() {
+                    Some(text) => registry.by_identity.entry(text.to_owned()).or_default().push(index),
+                    None if registry.with_patterns.last() != Some(&index) => registry.with_patterns.push(index),
+                    None => {}
+                }
+            }
+            if !agent.members.is_empty() {
+                registry.fleets.push(index);
+            }
+        }
+        registry
+    }
+}
+
+/// An entry as written: everything may come from a template instead.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAgent {
+    template: Option<Spanned<String>>,
+    class: Option<Class>,
+    owner: Option<Spanned<String>>,
+    team: Option<String>,
+    identities: Option<Vec<Glob>>,
+    environments: Option<Vec<Glob>>,
+    resource_types: Option<Vec<Glob>>,
+    tools: Option<Vec<Glob>>,
+    data: Option<Vec<Glob>>,
+    windows: Option<Vec<Spanned<RawWindow>>>,
+    playbooks: Option<Vec<Spanned<String>>>,
+    credential_lifetime: Option<Spanned<String>>,
+    members: Option<Vec<Glob>>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawWindow {
+    days: Vec<String>,
+    from: String,
+    to: String,
+    time_zone: String,
+}
+
+struct EntryReader<'a> {
+    file: &'a RuleFile,
+    people: &'a People,
+    playbooks: &'a dyn Fn(&str) -> bool,
+    span: std::ops::Range<usize>,
+}
+
+impl EntryReader<'_> {
+    fn read(
+        &self,
+        entry: Entry<RawAgent>,
+        fleet: bool,
+        templates: &BTreeMap<String, RawAgent>,
+        errors: &mut Vec<RulebookError>,
+    ) -> Option<Agent> {
+        let id = entry.name;
+        let raw = self.with_template(entry.value, templates, errors);
+        if fleet != raw.members.as_ref().is_some_and(|members| !members.is_empty()) {
+            let message = format!("`{id}`: `members` belongs to `[fleets.…]`, and a fleet needs it");
+            errors.push(self.file.error(self.span.start, message));
+        }
+        let (Some(class), Some(owner)) = (raw.class, &raw.owner) else {
+            let message = format!("agent `{id}` needs a `class` (observer, advisor, operator) and an `owner`");
+            errors.push(self.file.error(self.span.start, message));
+            return None;
+        };
+        if !self.people.contains(owner.get_ref()) {
+            let message = format!("owner `{}` of agent `{id}` is not in people.toml", owner.get_ref());
+            errors.push(self.file.error(owner.span().start, message));
+        }
+        Some(Agent {
+            class,
+            owner: owner.get_ref().clone(),
+            team: raw.team.clone().unwrap_or_default(),
+            windows: self.windows(&raw, errors),
+            playbooks: self.known_playbooks(&raw, errors),
+            credential_lifetime: self.lifetime(&raw, errors),
+            identities: raw.identities.unwrap_or_default(),
+            environments: raw.environments.unwrap_or_default(),
+            resource_types: raw.resource_types.unwrap_or_default(),
+            tools: raw.tools.unwrap_or_default(),
+            data: raw.data.unwrap_or_default(),
+            members: raw.members.unwrap_or_default(),
+            id,
+        })
+    }
+
+    fn with_template(
+        &self,
+        raw: RawAgent,
+        templates: &BTreeMap<String, RawAgent>,
+        errors: &mut Vec<RulebookError>,
+    ) -> RawAgent {
+        let Some(name) = &raw.template else { return raw };
+        let Some(base) = templates.get(name.get_ref()).cloned() else {
+            errors.push(self.file.error(name.span().start, format!("no template `{}`", name.get_ref())));
+            return raw;
+        };
+        RawAgent {
+            template: None,
+            class: raw.class.or(base.class),
+            owner: raw.owner.or(base.owner),
+            team: raw.team.or(base.team),
+            identities: raw.identities.or(base.identities),
+            environments: raw.environments.or(base.environments),
+            resource_types: raw.resource_types.or(base.resource_types),
+            tools: raw.tools.or(base.tools),
+            data: raw.data.or(base.data),
+            windows: raw.windows.or(base.windows),
+            playbooks: raw.playbooks.or(base.playbooks),
+            credential_lifetime: raw.credential_lifetime.or(base.credential_lifetime),
+            members: raw.members.or(base.members),
+        }
+    }
+
+    fn windows(&self, raw: &RawAgent, errors: &mut Vec<RulebookError>) -> Vec<Window> {
+        let mut windows = Vec::new();
+        for window in raw.windows.iter().flatten() {
+            match read_window(window.get_ref()) {
+                Ok(window) => windows.push(window),
+                Err(message) => errors.push(self.file.error(window.span().start, message)),
+            }
+        }
+        windows
+    }
+
+    fn known_playbooks(&self, raw: &RawAgent, errors: &mut Vec<RulebookError>) -> Vec<String> {
+        for name in raw.playbooks.iter().flatten().filter(|name| !(self.playbooks)(name.get_ref())) {
+            errors.push(self.file.error(name.span().start, format!("no playbook `{}`", name.get_ref())));
+        }
+        raw.playbooks.iter().flatten().map(|name| name.get_ref().clone()).collect()
+    }
+
+    fn lifetime(&self, raw: &RawAgent, errors: &mut Vec<RulebookError>) -> Option<Millis> {
+        let text = raw.credential_lifetime.as_ref()?;
+        match parse_duration(text.get_ref()) {
+            Ok(millis) => Some(millis),
+            Err(message) => {
+                errors.push(self.file.error(text.span().start, message));
+                None
+            }
+        }
+    }
+}
+
+/// Reads a duration such as `90m`, `1h` or `7d`.
+pub(super) fn parse_duration(text: &str) -> Result<Millis, String> {
+    let wrong = || format!("`{text}` is not a duration: write for example `90m`, `1h` or `7d`");
+    // A day is 24 hours here: a lifetime is an amount of time, not a calendar matter.
+    let hours = match text.strip_suffix('d') {
+        Some(days) => format!("{}h", days.trim().parse::<u32>().map_err(|_| wrong())?.saturating_mul(24)),
+        None => text.to_owned(),
+    };
+    let duration: SignedDuration = hours.parse().map_err(|_| wrong())?;
+    Millis::try_from(duration.as_millis()).ok().filter(|millis| *millis > 0).ok_or_else(wrong)
+}
+
+fn read_window(raw: &RawWindow) -> Result<Window, String> {
+    let days = raw.days.iter().map(|day| weekday(day)).collect::<Result<Vec<_>, _>>()?;
+    if days.is_empty() {
+        return Err("a window needs at least one day".to_owned());
+    }
+    let zone = TimeZone::get(&raw.time_zone).map_err(|_| format!("unknown time zone `{}`", raw.time_zone))?;
+    Ok(Window { days, from: clock(&raw.from)?, to: clock(&raw.to)?, zone })
+}
+
+fn clock(text: &str) -> Result<Time, String> {
+    Time::strptime("%H:%M", text).map_err(|_| format!("`{text}` is not a time of day: write `HH:MM`"))
+}
+
+fn weekday(text: &str) -> Result<Weekday, String> {
+    Ok(match text {
+        "mon" => Weekday::Monday,
+        "tue" => Weekday::Tuesday,
+        "wed" => Weekday::Wednesday,
+        "thu" => Weekday::Thursday,
+        "fri" => Weekday::Friday,
+        "sat" => Weekday::Saturday,
+        "sun" => Weekday::Sunday,
+        _ => return Err(format!("`{text}` is not a day: write mon, tue, wed, thu, fri, sat or sun")),
+    })
+}

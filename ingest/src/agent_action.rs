@@ -1,0 +1,359 @@
+//! What an agent says it did: `tautline.agent.action.v1`, in a CloudEvents 1.0 envelope.
+//!
+//! The schema is `schemas/agent-action.v1.schema.json`. Members that are not in it are ignored.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use tautline_detectors::event::{
+    Argument, ArgumentOrigin, Credential, CredentialKind, Event, Origin, Outcome, Place, Principal, Reasoning,
+    Resource, Run, Source, Trace, Verb,
+};
+
+use crate::cloudtrail::assumed_role;
+use crate::wire::{self, Choice, List, Members, Name, Object, Text, Time, shown, text};
+use crate::{Reason, Rejection, hex};
+
+/// The CloudEvents `type` of the records decoded here.
+pub const TYPE: &str = "tautline.agent.action.v1";
+
+/// The most arguments that one call may have.
+pub const ARGUMENTS_MAX: usize = 256;
+
+/// The most bytes of JSON that the value of one argument may have.
+pub const ARGUMENT_MAX: usize = 65_536;
+
+/// The most bytes that the text of the reasoning may have.
+pub const REASONING_MAX: usize = 65_536;
+
+/// The most principals that a call may be made on behalf of.
+pub const ON_BEHALF_OF_MAX: usize = 32;
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    specversion: Text<'a>,
+    #[serde(borrow)]
+    id: Name<'a>,
+    #[serde(borrow)]
+    source: Name<'a>,
+    #[serde(borrow)]
+    r#type: Text<'a>,
+    time: Time,
+    #[serde(borrow)]
+    traceparent: Option<Text<'a>>,
+    #[serde(borrow)]
+    data: Object<Data<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Data<'a> {
+    #[serde(borrow)]
+    agent: Object<Agent<'a>>,
+    #[serde(borrow)]
+    session: Option<Text<'a>>,
+    #[serde(borrow)]
+    playbook: Option<Object<Playbook<'a>>>,
+    #[serde(borrow)]
+    tool: Name<'a>,
+    #[serde(borrow)]
+    operation: Option<Text<'a>>,
+    verb: Option<Choice<Verb>>,
+    #[serde(borrow)]
+    arguments: Option<Members<Object<Value<'a>>, ARGUMENTS_MAX>>,
+    #[serde(borrow)]
+    resource: Option<Object<Target<'a>>>,
+    #[serde(borrow)]
+    environment: Option<Text<'a>>,
+    #[serde(borrow)]
+    account: Option<Text<'a>>,
+    #[serde(borrow)]
+    region: Option<Text<'a>>,
+    #[serde(borrow)]
+    cluster: Option<Text<'a>>,
+    #[serde(borrow)]
+    namespace: Option<Text<'a>>,
+    #[serde(borrow)]
+    reasoning: Option<Object<Thought<'a>>>,
+    #[serde(borrow)]
+    approval: Option<Text<'a>>,
+    #[serde(borrow)]
+    credential: Option<Object<Claim<'a>>>,
+    #[serde(borrow)]
+    origin: Option<Object<Caller<'a>>>,
+    #[serde(borrow)]
+    trace: Option<Object<Ids<'a>>>,
+    #[serde(borrow)]
+    outcome: Option<Object<End<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct Agent<'a> {
+    #[serde(borrow)]
+    id: Name<'a>,
+    #[serde(borrow)]
+    identity: Option<Text<'a>>,
+    #[serde(borrow)]
+    on_behalf_of: Option<List<Name<'a>, ON_BEHALF_OF_MAX>>,
+}
+
+#[derive(Deserialize)]
+struct Playbook<'a> {
+    #[serde(borrow)]
+    id: Name<'a>,
+    #[serde(borrow)]
+    run: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Value<'a> {
+    #[serde(borrow)]
+    value: &'a RawValue,
+    origin: Option<Choice<ArgumentOrigin>>,
+}
+
+#[derive(Deserialize, Default)]
+struct Target<'a> {
+    #[serde(borrow)]
+    r#type: Option<Text<'a>>,
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Thought<'a> {
+    #[serde(borrow)]
+    text: Option<Text<'a, 0, REASONING_MAX>>,
+    #[serde(borrow)]
+    reference: Option<Text<'a>>,
+    #[serde(borrow)]
+    digest: Option<Text<'a>>,
+}
+
+#[derive(Deserialize, Default)]
+struct Claim<'a> {
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
+    kind: Option<Choice<ClaimedKind>>,
+    issued_at: Option<Time>,
+    mfa: Option<bool>,
+}
+
+/// What an agent may say about its credential; that it is the cloud's own service is not for an agent to say.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ClaimedKind {
+    ShortLived,
+    LongLived,
+}
+
+#[derive(Deserialize, Default)]
+struct Caller<'a> {
+    #[serde(borrow)]
+    address: Option<Text<'a>>,
+    #[serde(borrow)]
+    user_agent: Option<Text<'a>>,
+}
+
+#[derive(Deserialize, Default)]
+struct Ids<'a> {
+    #[serde(borrow)]
+    trace_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    span_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    request_id: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct End<'a> {
+    status: Choice<Status>,
+    #[serde(borrow)]
+    reason: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Status {
+    Success,
+    Denied,
+    Failed,
+    Unknown,
+}
+
+/// Decodes one agent action; digest and plausibility of the time are the caller's.
+pub(crate) fn decode(json: &str) -> Result<Event, Rejection> {
+    let envelope: Envelope<'_> = match wire::object(json, "") {
+        Ok(envelope) => envelope,
+        // What is wrong with a record of another type is none of our business: it is another type.
+        Err(rejection) => {
+            return Err(Kind::of(json).and_then(Kind::unsupported).unwrap_or(rejection));
+        }
+    };
+    let kind = Kind { specversion: Some(envelope.specversion), r#type: Some(envelope.r#type) };
+    match kind.unsupported() {
+        Some(rejection) => Err(rejection),
+        None => event(
+            format!("agent/{}/{}", envelope.source.as_str(), envelope.id.as_str()),
+            envelope.time,
+            envelope.traceparent.as_ref().map(Text::as_str),
+            envelope.data.0,
+        ),
+    }
+}
+
+/// What a CloudEvents envelope says of itself.
+#[derive(Deserialize)]
+struct Kind<'a> {
+    #[serde(borrow)]
+    specversion: Option<Text<'a>>,
+    #[serde(borrow)]
+    r#type: Option<Text<'a>>,
+}
+
+impl<'a> Kind<'a> {
+    fn of(json: &'a str) -> Option<Self> {
+        wire::object(json, "").ok()
+    }
+
+    fn unsupported(self) -> Option<Rejection> {
+        let differs = |name: &str, found: Option<Text<'_>>, ours: &str| {
+            let found = found.filter(|found| found.as_str() != ours)?;
+            let detail = format!("`{name}` is `{}`, not `{ours}`", shown(found.as_str()));
+            Some(Rejection::new(Reason::Unsupported, detail))
+        };
+        differs("specversion", self.specversion, "1.0").or_else(|| differs("type", self.r#type, TYPE))
+    }
+}
+
+fn event(id: String, time: Time, traceparent: Option<&str>, data: Data<'_>) -> Result<Event, Rejection> {
+    let tool = data.tool.into_string();
+    let target = data.resource.map(|Object(target)| target).unwrap_or_default();
+    let origin = data.origin.map(|Object(origin)| origin).unwrap_or_default();
+    Ok(Event {
+        id,
+        source: Source::AgentAction,
+        at: time.0,
+        principal: principal(data.agent.0),
+        action: data.operation.map(Text::into_string).filter(|name| !name.is_empty()).unwrap_or_else(|| tool.clone()),
+        tool,
+        verb: data.verb.map(|Choice(verb)| verb).unwrap_or_default(),
+        resource: Resource { kind: text(target.r#type), id: text(target.id), ..Resource::default() },
+        place: Place {
+            account: text(data.account),
+            region: text(data.region),
+            cluster: text(data.cluster),
+            namespace: text(data.namespace),
+            ..Place::default()
+        },
+        claimed_environment: given(data.environment),
+        run: run(data.session, data.playbook),
+        arguments: arguments(data.arguments.unwrap_or_default())?,
+        reasoning: data.reasoning.map_or(Ok(None), |Object(thought)| reasoning(thought))?,
+        approval: given(data.approval),
+        credential: credential(data.credential.map(|Object(claim)| claim).unwrap_or_default()),
+        origin: Origin { address: text(origin.address), user_agent: text(origin.user_agent) },
+        trace: trace(data.trace.map(|Object(ids)| ids).unwrap_or_default(), traceparent),
+        outcome: data.outcome.map_or(Outcome::Unknown, |Object(end)| outcome(end)),
+        ..Event::default()
+    })
+}
+
+/// Text that says something; an empty approval is none.
+fn given(field: Option<Text<'_>>) -> Option<String> {
+    field.map(Text::into_string).filter(|text| !text.is_empty())
+}
+
+fn principal(agent: Agent<'_>) -> Principal {
+    let identity = text(agent.identity);
+    let (id, session) = assumed_role(&identity).unwrap_or((identity, String::new()));
+    let on_behalf_of = agent.on_behalf_of.unwrap_or_default().0;
+    Principal {
+        id,
+        session,
+        claimed_agent: agent.id.into_string(),
+        on_behalf_of: on_behalf_of.into_iter().map(Text::into_string).collect(),
+    }
+}
+
+fn run(session: Option<Text<'_>>, playbook: Option<Object<Playbook<'_>>>) -> Option<Run> {
+    let session = text(session);
+    let (playbook, id) = playbook.map(|Object(book)| (book.id.into_string(), text(book.run))).unwrap_or_default();
+    let run = Run { session, playbook, id };
+    (run != Run::default()).then_some(run)
+}
+
+fn arguments(members: Members<Object<Value<'_>>, ARGUMENTS_MAX>) -> Result<Vec<Argument>, Rejection> {
+    let argument = |(name, Object(value)): (String, Object<Value<'_>>)| {
+        let path = format!("data.arguments.{}.value", shown(&name));
+        if value.value.get().len() > ARGUMENT_MAX {
+            let detail = format!("`{path}`: longer than {ARGUMENT_MAX} bytes");
+            return Err(Rejection::new(Reason::TooLarge, detail));
+        }
+        let origin = value.origin.map(|Choice(origin)| origin);
+        Ok(Argument { name, value: wire::value_text(value.value, &path)?, origin })
+    };
+    members.0.into_iter().map(argument).collect()
+}
+
+/// The reasoning with the digest of its text. A digest that the text does not have is refused: whoever keeps only the
+/// digest could later be shown another text.
+fn reasoning(thought: Thought<'_>) -> Result<Option<Reasoning>, Rejection> {
+    let (text, reference, mut digest) = (text(thought.text), text(thought.reference), text(thought.digest));
+    if !text.is_empty() {
+        let own = format!("sha256:{}", hex(Sha256::digest(&text).iter()));
+        if !digest.is_empty() && !digest.eq_ignore_ascii_case(&own) {
+            let detail = "`data.reasoning.digest` is not `sha256:` and the digest of `data.reasoning.text`";
+            return Err(Rejection::new(Reason::InvalidValue, detail));
+        }
+        digest = own;
+    }
+    let reasoning = Reasoning { text, reference, digest };
+    Ok((reasoning != Reasoning::default()).then_some(reasoning))
+}
+
+fn credential(claim: Claim<'_>) -> Credential {
+    let kind = match claim.kind {
+        Some(Choice(ClaimedKind::ShortLived)) => CredentialKind::ShortLived,
+        Some(Choice(ClaimedKind::LongLived)) => CredentialKind::LongLived,
+        None => CredentialKind::Unknown,
+    };
+    let issued_at = claim.issued_at.map(|Time(at)| at);
+    Credential { id: text(claim.id), kind, issued_at, mfa: claim.mfa, claimed: true }
+}
+
+/// The ids of the trace: what the action says, else what the envelope's `traceparent` says. A `traceparent` that does
+/// not parse is ignored, as its specification asks.
+fn trace(ids: Ids<'_>, traceparent: Option<&str>) -> Option<Trace> {
+    let (parent_trace, parent_span) = traceparent.and_then(parse_traceparent).unwrap_or_default();
+    let own =
+        |id: Option<Text<'_>>, parent: &str| given(id).map_or_else(|| parent.to_owned(), |id| id.to_ascii_lowercase());
+    let trace = Trace {
+        trace_id: own(ids.trace_id, parent_trace),
+        span_id: own(ids.span_id, parent_span),
+        request_id: text(ids.request_id),
+    };
+    (trace != Trace::default()).then_some(trace)
+}
+
+/// Trace id and parent id of a W3C `traceparent`.
+fn parse_traceparent(traceparent: &str) -> Option<(&str, &str)> {
+    let mut parts = traceparent.split('-');
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let hex = |part: &str, length| part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let valid = hex(version, 2) && hex(trace, 32) && hex(parent, 16) && hex(flags, 2);
+    valid.then_some((trace, parent))
+}
+
+fn outcome(end: End<'_>) -> Outcome {
+    match end.status.0 {
+        Status::Success => Outcome::Success,
+        Status::Denied => Outcome::Denied(text(end.reason)),
+        Status::Failed => Outcome::Failed(text(end.reason)),
+        Status::Unknown => Outcome::Unknown,
+    }
+}
+
+#[cfg(test)]
+#[path = "agent_action/tests.rs"]
+mod tests;

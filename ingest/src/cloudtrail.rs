@@ -1,0 +1,362 @@
+//! What AWS says happened: CloudTrail records.
+//!
+//! Field reference: the CloudTrail user guide, "CloudTrail record contents" and "CloudTrail userIdentity element"
+//! (event versions 1.01 to 1.11). The management and data events of one account, an organisation's trail, and AWS
+//! service events decode; Insights events are refused as unsupported, for they describe a rate and no request.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tautline_detectors::event::{
+    Argument, Credential, CredentialKind, Event, Origin, Outcome, Place, Principal, Source, Trace, Verb,
+};
+
+use crate::wire::{self, Flag, List, Members, Name, Object, Text, Time, text};
+use crate::{Reason, Rejection};
+
+mod exposure;
+mod resource;
+
+/// The most arguments that an event keeps.
+pub const ARGUMENTS_MAX: usize = 32;
+
+/// The most bytes of an argument's value that an event keeps.
+pub const ARGUMENT_MAX: usize = 1_024;
+
+/// The most top-level members that `requestParameters` may have.
+const PARAMETERS_MAX: usize = 4_096;
+
+/// The most entries that `resources` may have.
+const RESOURCES_MAX: usize = 4_096;
+
+/// The top-level members of `requestParameters`, not looked into yet.
+type Parameters<'a> = Members<&'a RawValue, PARAMETERS_MAX>;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record<'a> {
+    #[serde(rename = "eventID", borrow)]
+    event_id: Name<'a>,
+    event_time: Time,
+    #[serde(borrow)]
+    event_source: Name<'a>,
+    #[serde(borrow)]
+    event_name: Name<'a>,
+    read_only: Option<Flag>,
+    #[serde(borrow)]
+    aws_region: Option<Text<'a>>,
+    #[serde(borrow)]
+    recipient_account_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    user_identity: Option<Object<Identity<'a>>>,
+    #[serde(rename = "sourceIPAddress", borrow)]
+    source_ip_address: Option<Text<'a>>,
+    #[serde(borrow)]
+    user_agent: Option<Text<'a>>,
+    #[serde(rename = "requestID", borrow)]
+    request_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    error_code: Option<Text<'a>>,
+    #[serde(borrow)]
+    request_parameters: Option<&'a RawValue>,
+    #[serde(borrow)]
+    response_elements: Option<&'a RawValue>,
+    #[serde(borrow)]
+    resources: Option<List<Object<Touched<'a>>, RESOURCES_MAX>>,
+}
+
+/// One entry of `resources`.
+#[derive(Deserialize)]
+struct Touched<'a> {
+    #[serde(rename = "ARN", alias = "arn", borrow)]
+    arn: Option<Text<'a>>,
+    #[serde(rename = "type", borrow)]
+    kind: Option<Text<'a>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Identity<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Option<Text<'a>>,
+    #[serde(borrow)]
+    arn: Option<Text<'a>>,
+    #[serde(borrow)]
+    account_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    principal_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    access_key_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    invoked_by: Option<Text<'a>>,
+    #[serde(borrow)]
+    session_context: Option<Object<SessionContext<'a>>>,
+    #[serde(borrow)]
+    on_behalf_of: Option<Object<OnBehalfOf<'a>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct SessionContext<'a> {
+    #[serde(borrow)]
+    session_issuer: Option<Object<Issuer<'a>>>,
+    #[serde(borrow)]
+    attributes: Option<Object<Attributes<'a>>>,
+    #[serde(borrow)]
+    source_identity: Option<Text<'a>>,
+    #[serde(borrow)]
+    web_id_federation_data: Option<Object<WebIdentity<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct Issuer<'a> {
+    #[serde(borrow)]
+    arn: Option<Text<'a>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Attributes<'a> {
+    #[serde(borrow)]
+    creation_date: Option<Text<'a>>,
+    mfa_authenticated: Option<Flag>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WebIdentity<'a> {
+    #[serde(borrow)]
+    federated_provider: Option<Text<'a>>,
+    #[serde(borrow)]
+    attributes: Option<Parameters<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OnBehalfOf<'a> {
+    #[serde(borrow)]
+    user_id: Option<Text<'a>>,
+}
+
+/// Decodes one record; digest and plausibility of the time are the caller's.
+pub(crate) fn decode(json: &str) -> Result<Event, Rejection> {
+    match wire::object(json, "") {
+        Ok(record) => event(record),
+        // An Insights event has other fields; that it lacks ours is not what is wrong with it.
+        Err(rejection) => Err(insight(json).unwrap_or(rejection)),
+    }
+}
+
+/// The rejection of an Insights event, if this is one.
+fn insight(json: &str) -> Option<Rejection> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Category<'a> {
+        #[serde(borrow)]
+        event_category: Text<'a>,
+    }
+    let category: Category<'_> = wire::object(json, "").ok()?;
+    (category.event_category.as_str() == "Insight").then(|| {
+        Rejection::new(Reason::Unsupported, "`eventCategory` is `Insight`: an Insights event tells of no request")
+    })
+}
+
+fn event(record: Record<'_>) -> Result<Event, Rejection> {
+    let identity = record.user_identity.map(|Object(identity)| identity).unwrap_or_default();
+    let account = record.recipient_account_id.as_ref().or(identity.account_id.as_ref());
+    let account = account.map(Text::as_str).unwrap_or_default().to_owned();
+    let service = record.event_source.as_str();
+    let service = service.strip_suffix(".amazonaws.com").unwrap_or(service);
+    let name = operation(record.event_name.as_str());
+    let verb = verb(record.read_only, name);
+    let parameters = match record.request_parameters {
+        Some(raw) => nested::<Parameters<'_>>(raw, "requestParameters")?,
+        None => Parameters::default(),
+    };
+    let mut resource = resource::resource(service, name, record.resources.unwrap_or_default(), &parameters);
+    if let (Some(raw), true) = (record.request_parameters, verb != Verb::Read) {
+        resource.exposes = exposure::exposes(service, name, raw, &account)?;
+    }
+    Ok(Event {
+        id: format!("cloudtrail/{account}/{}", record.event_id.as_str()),
+        source: Source::Cloudtrail,
+        at: record.event_time.0,
+        action: format!("{service}:{name}"),
+        verb,
+        resource,
+        arguments: arguments(parameters)?,
+        outcome: outcome(record.error_code, name, record.response_elements),
+        credential: credential(&identity),
+        principal: principal(identity, service)?,
+        place: Place { account, region: text(record.aws_region), ..Place::default() },
+        origin: Origin { address: text(record.source_ip_address), user_agent: text(record.user_agent) },
+        trace: record.request_id.map(|id| Trace { request_id: id.into_string(), ..Trace::default() }),
+        ..Event::default()
+    })
+}
+
+/// Parses a part that was kept raw.
+fn nested<'a, T: Deserialize<'a>>(raw: &'a RawValue, path: &str) -> Result<T, Rejection> {
+    serde_json::from_str(raw.get()).map_err(|error| wire::rejection(&error, raw.get(), path))
+}
+
+/// The operation without the API version that Lambda and CloudFront append to it: `UpdateFunctionCode20150331v2` and
+/// `CreateDistribution2020_05_31` are `UpdateFunctionCode` and `CreateDistribution`.
+fn operation(name: &str) -> &str {
+    let digits = |c: char| c.is_ascii_digit();
+    let dated = name.trim_end_matches(digits).strip_suffix('v').filter(|_| name.ends_with(digits)).unwrap_or(name);
+    let bare = dated.trim_end_matches(|c| digits(c) || c == '_');
+    let date = dated.strip_prefix(bare).unwrap_or_default();
+    let is_date = date.starts_with("20") && date.chars().filter(|&c| digits(c)).count() == 8;
+    if is_date && !bare.is_empty() { bare } else { name }
+}
+
+/// Read or write by CloudTrail's own `readOnly`.
+///
+/// Records of event version 1.0x lack it. For those the name of the operation decides, by the prefixes that AWS uses
+/// for operations that only look. This is an approximation (`GetSessionToken` hands out a credential) that stands until
+/// a maintained list of access levels takes its place.
+fn verb(read_only: Option<Flag>, name: &str) -> Verb {
+    const LOOKS: [&str; 6] = ["Get", "List", "Describe", "Head", "BatchGet", "Lookup"];
+    let looks = |prefix| {
+        name.strip_prefix(prefix)
+            .is_some_and(|noun| noun.is_empty() || noun.starts_with(|c: char| c.is_ascii_uppercase()))
+    };
+    match read_only {
+        Some(Flag(true)) => Verb::Read,
+        Some(Flag(false)) => Verb::Write,
+        None if LOOKS.into_iter().any(looks) => Verb::Read,
+        None => Verb::Write,
+    }
+}
+
+/// Who acted, without the session: baselines are kept per role, not per session of it.
+fn principal(identity: Identity<'_>, service: &str) -> Result<Principal, Rejection> {
+    let context = identity.session_context.map(|Object(context)| context).unwrap_or_default();
+    let arn = text(identity.arn);
+    let account = text(identity.account_id);
+    let invoked_by = text(identity.invoked_by);
+    let kind = identity.kind.as_ref().map(Text::as_str).unwrap_or_default();
+    let issuer = context.session_issuer.and_then(|Object(issuer)| issuer.arn).map(Text::into_string);
+    let (id, session) = if kind == "AWSService" {
+        (invoked_by, String::new())
+    } else if let Some((role, session)) = assumed_role(&arn) {
+        (issuer.unwrap_or(role), session)
+    } else if let Some((_, session)) = arn.split_once(":federated-user/") {
+        let session = session.to_owned();
+        (issuer.unwrap_or(arn), session)
+    } else if let Some(id) = Some(arn).filter(|arn| !arn.is_empty()).or(issuer) {
+        (id, String::new())
+    } else if let Some(principal) = identity.principal_id.filter(|id| !id.as_str().is_empty()) {
+        unnamed(kind, &account, principal.as_str())
+    } else if invoked_by.is_empty() {
+        (account, String::new())
+    } else {
+        (invoked_by, String::new())
+    };
+    let id = if id.is_empty() { format!("aws-service/{service}") } else { id };
+    let mut on_behalf_of: Vec<String> = Vec::new();
+    on_behalf_of.extend(identity.on_behalf_of.and_then(|Object(user)| user.user_id).map(Text::into_string));
+    on_behalf_of.extend(context.source_identity.map(Text::into_string));
+    if let Some(Object(web)) = context.web_id_federation_data {
+        on_behalf_of.extend(web_identity(web)?);
+    }
+    on_behalf_of.retain(|id| !id.is_empty());
+    Ok(Principal { id, session, on_behalf_of, ..Principal::default() })
+}
+
+/// A principal without an ARN, of another account or an identity provider. Where a role of another account acts, its
+/// principal id is `AROA…:session`.
+fn unnamed(kind: &str, account: &str, principal: &str) -> (String, String) {
+    let (id, session) = match principal.split_once(':') {
+        Some(parts) if kind == "AWSAccount" => parts,
+        _ => (principal, ""),
+    };
+    let id = if account.is_empty() { id.to_owned() } else { format!("{account}/{id}") };
+    (id, session.to_owned())
+}
+
+/// The identity at a web identity provider that took the role: `<provider>/<subject>`, or the provider alone where
+/// CloudTrail tells no subject.
+fn web_identity(web: WebIdentity<'_>) -> Result<Option<String>, Rejection> {
+    let Some(provider) = web.federated_provider else {
+        return Ok(None);
+    };
+    let attributes = web.attributes.unwrap_or_default().0;
+    let Some((_, subject)) = attributes.iter().find(|(name, _)| name.ends_with(":sub")) else {
+        return Ok(Some(provider.into_string()));
+    };
+    let path = "userIdentity.sessionContext.webIdFederationData.attributes";
+    let subject: Text<'_> = nested(subject, path)?;
+    Ok(Some(format!("{}/{}", provider.as_str(), subject.as_str())))
+}
+
+/// Splits `arn:aws:sts::ACCOUNT:assumed-role/NAME/SESSION` into the role's ARN and the session. The path of the role,
+/// if it has one, is not in there.
+pub(crate) fn assumed_role(arn: &str) -> Option<(String, String)> {
+    let (partition, rest) = arn.strip_prefix("arn:")?.split_once(":sts::")?;
+    let (account, rest) = rest.split_once(":assumed-role/")?;
+    let (role, session) = rest.split_once('/').unwrap_or((rest, ""));
+    Some((format!("arn:{partition}:iam::{account}:role/{role}"), session.to_owned()))
+}
+
+fn credential(identity: &Identity<'_>) -> Credential {
+    let id = identity.access_key_id.as_ref().map(Text::as_str).unwrap_or_default();
+    let service = identity.kind.as_ref().is_some_and(|kind| kind.as_str() == "AWSService");
+    let kind = match id.get(..4) {
+        _ if service => CredentialKind::Service,
+        Some("AKIA") => CredentialKind::LongLived,
+        Some("ASIA") => CredentialKind::ShortLived,
+        _ => CredentialKind::Unknown,
+    };
+    let attributes =
+        identity.session_context.as_ref().and_then(|Object(context)| context.attributes.as_ref()).map(|Object(a)| a);
+    // Not every version of CloudTrail wrote this one as RFC 3339; what cannot be read is not known.
+    let issued_at = attributes
+        .and_then(|attributes| attributes.creation_date.as_ref()?.as_str().parse::<jiff::Timestamp>().ok())
+        .map(jiff::Timestamp::as_millisecond);
+    let mfa = attributes.and_then(|attributes| attributes.mfa_authenticated).map(|Flag(mfa)| mfa);
+    Credential { id: id.to_owned(), kind, issued_at, mfa, claimed: false }
+}
+
+/// The first `ARGUMENTS_MAX` members of the request, their values cut at `ARGUMENT_MAX` bytes. Unlike an agent, whoever
+/// made this request has no say in whether it is recorded, so it is not refused for its size.
+fn arguments(parameters: Parameters<'_>) -> Result<Vec<Argument>, Rejection> {
+    let argument = |(name, value): (String, &RawValue)| {
+        let mut value = wire::value_text(value, "requestParameters")?;
+        value.truncate(value.floor_char_boundary(ARGUMENT_MAX));
+        Ok(Argument { name, value, origin: None })
+    };
+    parameters.0.into_iter().take(ARGUMENTS_MAX).map(argument).collect()
+}
+
+/// Success unless there is an error code. A console sign-in that failed has none, but says so in its response.
+fn outcome(error_code: Option<Text<'_>>, name: &str, response: Option<&RawValue>) -> Outcome {
+    let Some(code) = error_code.map(Text::into_string).filter(|code| !code.is_empty()) else {
+        return if name == "ConsoleLogin" && response.is_some_and(login_failed) {
+            Outcome::Failed("ConsoleLogin".to_owned())
+        } else {
+            Outcome::Success
+        };
+    };
+    // As in `AccessDeniedException`, `Client.UnauthorizedOperation`, `VpceAccessDenied`.
+    if ["AccessDenied", "Unauthorized", "Forbidden"].into_iter().any(|refusal| code.contains(refusal)) {
+        Outcome::Denied(code)
+    } else {
+        Outcome::Failed(code)
+    }
+}
+
+fn login_failed(response: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Login<'a> {
+        #[serde(borrow)]
+        console_login: Text<'a>,
+    }
+    wire::object::<Login<'_>>(response.get(), "responseElements")
+        .is_ok_and(|login| login.console_login.as_str() == "Failure")
+}
+
+#[cfg(test)]
+#[path = "cloudtrail/tests.rs"]
+mod tests;

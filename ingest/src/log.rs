@@ -1,0 +1,58 @@
+//! The one log: every input of the engine as a record of `tautline.events`.
+
+use serde::{Deserialize, Serialize};
+use tautline_detectors::event::{Event, Millis};
+
+use crate::{Reason, Rejection};
+
+/// One record of the log, as JSON: `{"event": …}`, `{"tick": …}` or `{"rulebook": …}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogRecord {
+    /// Something happened; resolved against the rulebook of this hash.
+    Event {
+        /// The event.
+        event: Box<Event>,
+        /// Hash of the rulebook whose registry resolved it.
+        resolved_by: String,
+    },
+    /// Time has come this far, by the clock of the partition's owner.
+    Tick {
+        /// Milliseconds since the epoch.
+        at: Millis,
+    },
+    /// From here on the rulebook of this hash judges.
+    Rulebook {
+        /// SHA-256 of its content, hex.
+        hash: String,
+    },
+}
+
+impl LogRecord {
+    /// The record's bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the record cannot be written as JSON, which no record of ours is.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
+    }
+
+    /// Reads a record's bytes.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not a record of this log; its place is in the message.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Rejection> {
+        serde_json::from_slice(bytes).map_err(|error| Rejection {
+            reason: Reason::UnknownFormat,
+            detail: format!("not a record of the log: {error}"),
+            index: None,
+        })
+    }
+
+    /// Whether the bytes are a record that Tautline itself appends to a log that somebody else writes (`direct`).
+    pub fn is_control(bytes: &[u8]) -> bool {
+        bytes.starts_with(br#"{"tick":"#) || bytes.starts_with(br#"{"rulebook":"#)
+    }
+}

@@ -1,0 +1,233 @@
+//! `tautline check`: everything that can be wrong with a rulebook, at once, and every control's own events.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Result;
+use serde_json::json;
+use tautline_detectors::deviation::Deviation;
+use tautline_detectors::event::Millis;
+use tautline_detectors::rulebook::{Control, Rulebook, RulebookError};
+use tautline_ingest::Format;
+
+use crate::config::RulebookPaths;
+use crate::feed::Feed;
+use crate::rules;
+
+/// When the controls' events were received, as far as they are concerned: after all of them.
+const RECEIVED: Millis = 4_102_444_800_000;
+
+/// One control's result.
+struct Checked {
+    id: String,
+    title: String,
+    severity: &'static str,
+    fires: usize,
+    silent: usize,
+}
+
+/// What a check found.
+pub(crate) struct Report {
+    hash: Option<String>,
+    checked: Vec<Checked>,
+    warnings: Vec<String>,
+    errors: Vec<RulebookError>,
+}
+
+impl Report {
+    pub(crate) fn is_clean(&self) -> bool {
+        self.errors.is_empty()
+    }
+
+    pub(crate) fn json(&self) -> String {
+        let controls: Vec<_> = self
+            .checked
+            .iter()
+            .map(|c| json!({ "id": c.id, "title": c.title, "severity": c.severity, "fires": c.fires, "silent": c.silent }))
+            .collect();
+        let errors: Vec<_> =
+            self.errors.iter().map(|e| json!({ "path": e.path, "line": e.line, "message": e.message })).collect();
+        json!({ "rulebook": self.hash, "controls": controls, "warnings": self.warnings, "errors": errors }).to_string()
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        for Checked { id, title, severity, fires, silent } in &self.checked {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{id:<24} {severity:<9} {fires:>3} fire, {silent:>3} stay silent   {title}");
+        }
+        for warning in &self.warnings {
+            let _ = writeln!(text, "warning: {warning}");
+        }
+        for error in &self.errors {
+            let _ = writeln!(text, "{error}");
+        }
+        let _ = match (&self.hash, self.errors.len()) {
+            (Some(hash), 0) => writeln!(text, "{} controls, rulebook {hash}: all good", self.checked.len()),
+            (_, 1) => writeln!(text, "1 error"),
+            (_, errors) => writeln!(text, "{errors} errors"),
+        };
+        text
+    }
+}
+
+/// Validates a rulebook and runs every control's events. With `bless`, the snapshots are written instead of compared.
+pub(crate) fn run(paths: &RulebookPaths, bless: bool) -> Report {
+    let mut report = Report { hash: None, checked: Vec::new(), warnings: Vec::new(), errors: Vec::new() };
+    let book = rules::read(paths);
+    let example = rules::read(&rules::example_paths(paths));
+    let lacking = rules::without_events(&paths.rules);
+    match (book, example) {
+        (Ok(book), Ok(example)) if lacking.is_empty() => {
+            report.hash = Some(book.hash().to_owned());
+            report.warnings = book.warnings().to_vec();
+            let example = Arc::new(example);
+            for control in example.controls() {
+                check_control(&paths.rules, &example, control, bless, &mut report);
+            }
+        }
+        (book, example) => {
+            report.errors = [Some(lacking), book.err(), example.err()].into_iter().flatten().flatten().collect();
+            report.errors.sort();
+            report.errors.dedup();
+        }
+    }
+    report
+}
+
+fn check_control(rules: &Path, book: &Arc<Rulebook>, control: &Control, bless: bool, report: &mut Report) {
+    let folder = rules.join(&control.id);
+    let mut snapshot = String::new();
+    let mut count = |file: &str, must_fire: bool| match scenarios(&folder.join(file)) {
+        Ok(scenarios) => {
+            for (number, scenario) in scenarios.iter().enumerate() {
+                let run = Run { folder: &folder, file, book, control, must_fire };
+                match run.scenario(scenario) {
+                    Ok(deviations) if must_fire => describe(&mut snapshot, number + 1, &deviations),
+                    Ok(_) => {}
+                    Err(errors) => report.errors.extend(errors),
+                }
+            }
+            scenarios.len()
+        }
+        Err(error) => {
+            report.errors.push(fault(&folder.join(file), 1, format!("cannot be read: {error}")));
+            0
+        }
+    };
+    let fires = count("fires.jsonl", true);
+    let silent = count("silent.jsonl", false);
+    if let Err(error) = compare(&folder.join("deviations.snap"), &snapshot, bless) {
+        report.errors.push(error);
+    }
+    report.checked.push(Checked {
+        id: control.id.clone(),
+        title: control.title.clone(),
+        severity: control.severity.name(),
+        fires,
+        silent,
+    });
+}
+
+/// Consecutive lines with their numbers.
+type Scenario = Vec<(usize, String)>;
+
+/// The scenarios of a file: runs of lines between blank ones.
+fn scenarios(path: &Path) -> std::io::Result<Vec<Scenario>> {
+    let text = fs::read_to_string(path)?;
+    let lines: Vec<(usize, &str)> = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim())).collect();
+    Ok(lines
+        .split(|(_, line)| line.is_empty())
+        .filter(|scenario| !scenario.is_empty())
+        .map(|scenario| scenario.iter().map(|(number, line)| (*number, (*line).to_owned())).collect())
+        .collect())
+}
+
+/// One file of one control's events.
+struct Run<'r> {
+    folder: &'r Path,
+    file: &'r str,
+    book: &'r Arc<Rulebook>,
+    control: &'r Control,
+    must_fire: bool,
+}
+
+impl Run<'_> {
+    /// Feeds a scenario to a fresh engine; the control's deviations, or what is wrong with the scenario.
+    fn scenario(&self, scenario: &Scenario) -> Result<Vec<Deviation>, Vec<RulebookError>> {
+        let mut feed = Feed::new(Arc::clone(self.book), Format::Auto);
+        self.accept_history(&mut feed)?;
+        let path = self.folder.join(self.file);
+        let mut found = Vec::new();
+        let mut errors = Vec::new();
+        for (index, (number, line)) in scenario.iter().enumerate() {
+            let fed = feed.judge(line.as_bytes(), RECEIVED);
+            errors.extend(fed.rejections.iter().map(|rejection| fault(&path, *number, rejection.to_string())));
+            let own: Vec<Deviation> =
+                fed.deviations.into_iter().filter(|deviation| deviation.control == self.control.id).collect();
+            let last = index + 1 == scenario.len();
+            if self.must_fire && last && own.is_empty() {
+                errors.push(fault(&path, *number, format!("does not deviate by control `{}`", self.control.id)));
+            }
+            if let (false, Some(deviation)) = (self.must_fire, own.first()) {
+                errors.push(fault(&path, *number, format!("must stay silent, but: {}", deviation.summary)));
+            }
+            found.extend(own);
+        }
+        if errors.is_empty() { Ok(found) } else { Err(errors) }
+    }
+
+    fn accept_history(&self, feed: &mut Feed) -> Result<(), Vec<RulebookError>> {
+        let path = self.folder.join("history.jsonl");
+        let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let errors: Vec<RulebookError> = lines
+            .flat_map(|(index, line)| {
+                let fed = feed.accept(line.as_bytes(), RECEIVED);
+                fed.rejections.into_iter().map(move |rejection| (index + 1, rejection))
+            })
+            .map(|(number, rejection)| fault(&path, number, rejection.to_string()))
+            .collect();
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+}
+
+fn describe(snapshot: &mut String, scenario: usize, deviations: &[Deviation]) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(snapshot, "scenario {scenario}");
+    for deviation in deviations {
+        let policy = deviation.policy.as_ref().map_or("-", |policy| &policy.id);
+        let _ = writeln!(
+            snapshot,
+            "  {} score {:.3}\n    {}\n    policy {policy}; would have complied: {}",
+            deviation.severity, deviation.score, deviation.summary, deviation.counterfactual
+        );
+        if let Some(subject) = &deviation.revocation {
+            let _ = writeln!(snapshot, "    revoke {}", subject.key());
+        }
+    }
+}
+
+fn compare(path: &Path, snapshot: &str, bless: bool) -> Result<(), RulebookError> {
+    if bless {
+        return fs::write(path, snapshot).map_err(|error| fault(path, 1, format!("cannot be written: {error}")));
+    }
+    let expected = fs::read_to_string(path)
+        .map_err(|error| fault(path, 1, format!("cannot be read: {error}; write it with `tautline check --bless`")))?;
+    let differs = |line: usize| expected.lines().nth(line) != snapshot.lines().nth(line);
+    let lines = expected.lines().count().max(snapshot.lines().count());
+    match (0..lines).find(|line| differs(*line)) {
+        None => Ok(()),
+        Some(line) => {
+            let now = snapshot.lines().nth(line).unwrap_or("nothing");
+            let message = format!("now reads `{}`; if that is right, run `tautline check --bless`", now.trim());
+            Err(fault(path, line + 1, message))
+        }
+    }
+}
+
+fn fault(path: &Path, line: usize, message: String) -> RulebookError {
+    RulebookError { path: path.display().to_string(), line, message }
+}

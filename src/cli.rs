@@ -1,0 +1,231 @@
+//! The command line.
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, anyhow};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tautline_detectors::rulebook::Rulebook;
+use tautline_ingest::Format;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, RulebookPaths};
+use crate::output::text;
+use crate::replay::{Form, Replay};
+use crate::{check, demo, explain, kafka, rules};
+
+/// Keeps AI agents on a taut line while they work on cloud production.
+///
+/// Reads agent actions and cloud audit events, holds each against written policy and against the agent's own habit, and
+/// says what deviates, why, and what to do about it.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 110)]
+#[command(after_help = "Exit codes:
+  0  done, and nothing to complain of
+  1  what was checked or replayed has faults (see the messages)
+  2  wrong usage, wrong configuration, or something that could not be read or reached")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+struct Common {
+    /// Configuration; without the file, the defaults
+    #[arg(long, global = true, value_name = "FILE", default_value = "tautline.toml")]
+    config: PathBuf,
+    /// Rules directory, instead of the configuration's
+    #[arg(long, global = true, value_name = "DIR")]
+    rules: Option<PathBuf>,
+    /// Registry (a file, or a directory of them), instead of the configuration's
+    #[arg(long, global = true, value_name = "FILE")]
+    agents: Option<PathBuf>,
+    /// Map of accounts and clusters to environments, instead of the configuration's
+    #[arg(long, global = true, value_name = "FILE")]
+    estate: Option<PathBuf>,
+    /// Persons who own agents and approve, instead of the configuration's
+    #[arg(long, global = true, value_name = "FILE")]
+    people: Option<PathBuf>,
+    /// What results look like; `auto` is a table on a terminal and JSON elsewhere for `replay` and `demo`, and a table
+    /// for the others
+    #[arg(long, global = true, value_enum, default_value = "auto")]
+    output: Output,
+    /// What log lines on standard error look like
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Auto,
+    Table,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read from Kafka and write alerts and revocation requests to Kafka, until SIGTERM or Ctrl-C
+    Run,
+    /// Judge the events of files with the same engine, one JSON record a line, plain or gzip; `-` is standard input
+    Replay {
+        /// Files to judge
+        #[arg(required = true, value_name = "FILES")]
+        files: Vec<PathBuf>,
+        /// Files of the agents' accepted past: learned from first, not judged
+        #[arg(long, value_name = "FILE")]
+        history: Vec<PathBuf>,
+        /// What the records are: auto, agent-action or cloudtrail
+        #[arg(long, default_value = "auto")]
+        format: Format,
+    },
+    /// Validate rules, registry, estate and people, and run every control's own events
+    Check {
+        /// Write each control's snapshot instead of comparing with it
+        #[arg(long)]
+        bless: bool,
+    },
+    /// See it work, without a broker: recorded cloud events and the story of an agent that goes wrong
+    Demo {
+        /// How long the story takes, in seconds
+        #[arg(long, default_value_t = 25)]
+        seconds: u64,
+    },
+    /// Explain one alert: what was expected, what was seen, which policy line, and what would have complied
+    Explain {
+        /// The alert's id (`finding_info.uid`); not needed where the file holds one alert only
+        id: Option<String>,
+        /// File of alerts, one JSON object a line; `-` is standard input
+        #[arg(long, default_value = "-", value_name = "FILE")]
+        alerts: PathBuf,
+    },
+}
+
+/// Faults found, as opposed to something that went wrong.
+const FAULTS: u8 = 1;
+const WRONG: u8 = 2;
+
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(cli.common.log_format);
+    match run(&cli) {
+        Ok(code) => code,
+        // Whoever reads our output may stop at any line.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            for line in format!("{error:#}").lines() {
+                eprintln!("tautline: {line}");
+            }
+            ExitCode::from(WRONG)
+        }
+    }
+}
+
+fn start_logging(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("TAUTLINE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match format {
+        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).with_target(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn run(cli: &Cli) -> Result<ExitCode> {
+    let config = configuration(&cli.common, &cli.command)?;
+    let form = cli.common.form();
+    let mut out = BufWriter::new(io::stdout().lock());
+    let clean = match &cli.command {
+        Command::Run => {
+            drop(out);
+            kafka::run(config)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Demo { seconds } => {
+            demo::run(&config, *seconds, form, &mut out)?;
+            true
+        }
+        Command::Replay { files, history, format } => {
+            let replay = Replay {
+                files: files.clone(),
+                history: history.clone(),
+                format: *format,
+                form,
+                progress: io::stderr().is_terminal(),
+            };
+            replay.run(rulebook(&config.rulebook)?, &mut out)?
+        }
+        Command::Check { bless } => {
+            let report = check::run(&config.rulebook, *bless);
+            match cli.common.output {
+                Output::Json => writeln!(out, "{}", report.json())?,
+                Output::Auto | Output::Table => write!(out, "{}", report.text())?,
+            }
+            report.is_clean()
+        }
+        Command::Explain { id, alerts } => {
+            let deviation = explain::find(alerts, id.as_deref())?;
+            if cli.common.output == Output::Json {
+                writeln!(out, "{}", serde_json::to_string(&deviation)?)?;
+            } else {
+                let book = rules::read(&config.rulebook).ok();
+                let policy = deviation.policy.as_ref().zip(book.as_ref());
+                let policy = policy.and_then(|(p, book)| explain::policy_text(book, &deviation.rulebook, p));
+                writeln!(out, "{}", text::explanation(&deviation, policy))?;
+            }
+            true
+        }
+    };
+    out.flush()?;
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(FAULTS) })
+}
+
+fn configuration(common: &Common, command: &Command) -> Result<Config> {
+    let named = std::env::args().any(|argument| argument.starts_with("--config"));
+    let mut config = Config::read(&common.config, named || matches!(command, Command::Run))?;
+    let paths = &mut config.rulebook;
+    for (given, path) in [
+        (&common.rules, &mut paths.rules),
+        (&common.agents, &mut paths.agents),
+        (&common.estate, &mut paths.estate),
+        (&common.people, &mut paths.people),
+    ] {
+        if let Some(given) = given {
+            path.clone_from(given);
+        }
+    }
+    Ok(config)
+}
+
+/// Reads the rulebook, or fails with every error on a line of its own.
+pub(crate) fn rulebook(paths: &RulebookPaths) -> Result<Rulebook> {
+    let book = rules::read(paths).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        anyhow!("{}", lines.join("\n"))
+    })?;
+    book.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    Ok(book)
+}
+
+impl Common {
+    fn form(&self) -> Form {
+        let terminal = io::stdout().is_terminal();
+        match self.output {
+            Output::Json => Form::Json,
+            Output::Auto if !terminal => Form::Json,
+            Output::Auto | Output::Table => Form::Table { colour: terminal },
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! `tautline demo`: the main job without a broker.
+//!
+//! Recorded cloud events (see `demo/README.md`) and the story of agents that go wrong are replayed at speed through the
+//! same decoder and engine as a live run; alerts are printed as they fire, and `/metrics` and the live page are served.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use jiff::Timestamp;
+use tautline_detectors::rulebook::RuleFile;
+use tautline_ingest::Format;
+
+use crate::config::Config;
+use crate::feed::{Feed, Records};
+use crate::http;
+use crate::output::{ocsf, text};
+use crate::replay::Form;
+use crate::rules;
+use crate::status::Status;
+
+const HISTORY: &[u8] = include_bytes!("../demo/history.jsonl.gz");
+const STORY: &[u8] = include_bytes!("../demo/story.jsonl.gz");
+const REGISTRY: [(&str, &str, &str); 4] = [
+    ("registry/agents/demo.toml", "demo/agents.toml", include_str!("../demo/agents.toml")),
+    ("registry/estate.toml", "demo/estate.toml", include_str!("../demo/estate.toml")),
+    ("registry/people.toml", "demo/people.toml", include_str!("../demo/people.toml")),
+    ("registry/playbooks/demo.toml", "demo/playbooks.toml", include_str!("../demo/playbooks.toml")),
+];
+
+/// Runs the demo until its story ends or Ctrl-C comes.
+pub(crate) fn run(config: &Config, seconds: u64, form: Form, out: &mut impl Write) -> Result<()> {
+    let status = Arc::new(Status::new()?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let listener = runtime.block_on(http::bind(config.http.listen))?;
+    let address = listener.local_addr()?;
+    runtime.spawn(http::serve(listener, Arc::clone(&status), std::future::pending()));
+    let interrupted = runtime.spawn(tokio::signal::ctrl_c());
+
+    let files = REGISTRY.map(|(name, path, text)| RuleFile { name: name.into(), path: path.into(), text: text.into() });
+    let book = rules::read_with(&config.rulebook.rules, files.to_vec(), Vec::new()).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        anyhow!("{}", lines.join("\n"))
+    })?;
+    let mut feed = Feed::new(Arc::new(book), Format::Auto);
+    let received = Timestamp::now().as_millisecond();
+    let learned = lines(HISTORY)?.iter().map(|line| feed.accept(line, received).events.len()).sum::<usize>();
+    let story = lines(STORY)?;
+    eprintln!("learned the agents' past from {learned} events; live page and metrics: http://{address}/");
+    eprintln!("{} events follow, {seconds} seconds of story; Ctrl-C ends it", story.len());
+    if form != Form::Json {
+        writeln!(out, "{}", text::heading())?;
+    }
+    let mut controls = BTreeSet::new();
+    let start = Instant::now();
+    let step = Duration::from_secs(seconds) / u32::try_from(story.len().max(1)).unwrap_or(u32::MAX);
+    for (number, line) in (0_u32..).zip(&story) {
+        let due = start + step * number;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        if interrupted.is_finished() {
+            break;
+        }
+        let fed = feed.judge(line, received);
+        fed.events.iter().for_each(|(source, verdict)| status.metrics.event(*source, *verdict));
+        fed.rejections.iter().for_each(|rejection| status.metrics.dead_letter(rejection));
+        count_agents(&feed, &status);
+        for deviation in fed.deviations {
+            match form {
+                Form::Table { colour } => writeln!(out, "{}", text::line(&deviation, colour))?,
+                Form::Json => writeln!(out, "{}", ocsf::detection_finding(&deviation, None))?,
+            }
+            controls.insert(deviation.control.clone());
+            status.deviation(deviation);
+        }
+        out.flush()?;
+    }
+    let names: Vec<&str> = controls.iter().map(String::as_str).collect();
+    eprintln!("{} alerts shown of {} controls: {}", status.latest().len(), names.len(), names.join(", "));
+    Ok(())
+}
+
+fn count_agents(feed: &Feed, status: &Status) {
+    let (active, learning): (Vec<_>, Vec<_>) = feed.engine().baselines().iter().partition(|(_, p)| p.is_active());
+    status.metrics.agents(learning.len(), active.len());
+}
+
+fn lines(zipped: &'static [u8]) -> Result<Vec<Vec<u8>>> {
+    let mut records = Records::of(zipped)?;
+    let mut all = Vec::new();
+    let mut record = Vec::new();
+    while records.next_into(&mut record)? {
+        if !record.trim_ascii().is_empty() {
+            all.push(record.clone());
+        }
+    }
+    Ok(all)
+}

@@ -1,0 +1,119 @@
+//! The local web server: `/metrics`, `/healthz`, `/readyz` and a plain live page.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use tautline_detectors::deviation::Deviation;
+use tokio::net::TcpListener;
+
+use crate::output::text;
+use crate::status::Status;
+
+/// Opens the port, so that a taken one is an error at start-up.
+pub(crate) async fn bind(listen: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(listen).await.with_context(|| format!("cannot listen on `{listen}`"))
+}
+
+/// Serves until `stop` resolves.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    status: Arc<Status>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
+    let routes = Router::new()
+        .route("/", get(page))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(status);
+    Ok(axum::serve(listener, routes).with_graceful_shutdown(stop).await?)
+}
+
+async fn metrics(State(status): State<Arc<Status>>) -> Response {
+    match status.metrics.render() {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn healthz(State(status): State<Arc<Status>>) -> Response {
+    answer("stuck", &status.stuck())
+}
+
+async fn readyz(State(status): State<Arc<Status>>) -> Response {
+    answer("not ready", &status.not_ready())
+}
+
+fn answer(trouble: &str, stages: &[&str]) -> Response {
+    if stages.is_empty() {
+        return "ok\n".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble}: {}\n", stages.join(", "))).into_response()
+}
+
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem;max-width:110rem}\
+table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3rem .8rem .3rem 0;vertical-align:top;\
+border-bottom:1px solid #8884}.critical{color:#c00;font-weight:600}.high{color:#c40}.medium{color:#a60}\
+small{opacity:.75}:root{color-scheme:light dark}";
+
+async fn page(State(status): State<Arc<Status>>) -> Response {
+    let rows = status.latest().iter().fold(String::new(), |mut rows, deviation| {
+        // Writing to a string cannot fail.
+        let _ = row(&mut rows, deviation);
+        rows
+    });
+    let body = format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=2>\
+         <meta name=viewport content='width=device-width'><title>Tautline</title><style>{STYLE}</style>\
+         <h1>Tautline: latest deviations</h1><p>Newest first. <a href=/metrics>Metrics</a>\
+         <table><thead><tr><th>Time (UTC)<th>Severity<th>Control<th>Trust<th>What</thead><tbody>{rows}</tbody></table>"
+    );
+    let policy = "default-src 'none'; style-src 'unsafe-inline'";
+    ([(header::CONTENT_SECURITY_POLICY, policy)], Html(body)).into_response()
+}
+
+fn row(rows: &mut String, deviation: &Deviation) -> std::fmt::Result {
+    let severity = deviation.severity;
+    write!(
+        rows,
+        "<tr><td>{}<td class={severity}>{severity}<td>{}<td>{:.0}<td>{}<br><small>would have complied: {}</small>",
+        text::time(deviation.at),
+        escaped(&deviation.control),
+        deviation.trust.after,
+        escaped(&deviation.summary),
+        escaped(&deviation.counterfactual),
+    )
+}
+
+/// Text for HTML: what an agent writes is an attacker's.
+fn escaped(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut safe, c| {
+        match c {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            c if c.is_control() => safe.push('\u{fffd}'),
+            c => safe.push(c),
+        }
+        safe
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escaped;
+
+    #[test]
+    fn hostile_text_is_no_markup() {
+        assert_eq!(escaped("<script>'\"&\u{1b}"), "&lt;script&gt;&#39;&quot;&amp;\u{fffd}");
+    }
+}

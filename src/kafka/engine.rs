@@ -1,0 +1,240 @@
+//! The engine's stage: reads the log, one shard a partition, and writes alerts, revocation requests and ticks.
+//!
+//! A shard's memory is rebuilt by replaying its partition from the start, in silence up to what is committed. The first
+//! rulebook of a partition is noted with every committed offset; every later one is a record of the log.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tautline_detectors::deviation::Deviation;
+use tautline_detectors::engine::{Engine, Input, Verdict};
+use tautline_detectors::event::{Millis, Source};
+use tautline_ingest::log::LogRecord;
+use tautline_ingest::resolve::resolve;
+use tautline_ingest::{Format, Rejection, decode};
+
+use super::Shared;
+use super::client::{Committed, Output, Partition, create_topics};
+use super::hop::dead_letter_of;
+use super::pump::{Record, Stage, now};
+use crate::output::ocsf::{self, Position};
+use crate::output::caep;
+use crate::rules::RulebookStore;
+
+/// One partition's engine.
+struct Shard {
+    engine: Engine,
+    /// Hash of the rulebook that the partition began with.
+    first_book: String,
+    /// Offset from which on we speak.
+    speaks_from: i64,
+    /// Whether the replay has come to `speaks_from`.
+    rebuilt: bool,
+    /// Events were stepped since the last tick that was appended.
+    moved: bool,
+    /// The rulebook that was appended last and has not come back yet.
+    switching_to: Option<String>,
+}
+
+pub(super) struct EngineStage {
+    shared: Arc<Shared>,
+    store: RulebookStore,
+    shards: BTreeMap<Partition, Shard>,
+    last_tick: Instant,
+    /// What the open batch led to, counted and shown once it is committed.
+    held: Held,
+}
+
+#[derive(Default)]
+struct Held {
+    events: Vec<(Source, Verdict)>,
+    deviations: Vec<Deviation>,
+    rejections: Vec<Rejection>,
+    arrivals: Vec<Millis>,
+}
+
+impl EngineStage {
+    pub(super) fn open(shared: Arc<Shared>) -> Result<Self> {
+        create_topics(&shared)?;
+        let mut store = RulebookStore::open(&shared.config.rulebook.store)?;
+        store.keep(&shared.book)?;
+        Ok(Self { shared, store, shards: BTreeMap::new(), last_tick: Instant::now(), held: Held::default() })
+    }
+
+    /// What the engine is to step over for a record: several in `direct` mode, where a record may be a batch.
+    fn inputs(&mut self, record: &Record<'_>) -> Vec<Result<LogRecord, Rejection>> {
+        if !self.shared.config.log.direct || LogRecord::is_control(record.payload) {
+            return vec![LogRecord::from_bytes(record.payload)];
+        }
+        let format = self.shared.config.sources.first().map_or(Format::Auto, |source| source.format);
+        let shard = self.shards.get(&(record.topic.to_owned(), record.partition));
+        let book = shard.map_or(&self.shared.book, |shard| shard.engine.rulebook());
+        let decoded = decode(record.payload, format, record.timestamp);
+        let resolved = decoded.into_iter().map(|event| {
+            event.map(|mut event| {
+                resolve(&mut event, book);
+                LogRecord::Event { event: Box::new(event), resolved_by: book.hash().to_owned() }
+            })
+        });
+        resolved.collect()
+    }
+
+    fn input(&mut self, logged: LogRecord) -> Result<Input> {
+        Ok(match logged {
+            LogRecord::Event { event, .. } => Input::Event(event),
+            LogRecord::Tick { at } => Input::Tick { at },
+            LogRecord::Rulebook { hash } => Input::Rulebook(self.store.find(&hash)?),
+        })
+    }
+
+    fn speak(&mut self, record: &Record<'_>, deviations: Vec<Deviation>, outputs: &mut Vec<Output>) {
+        let config = &self.shared.config;
+        let position =
+            Position { topic: record.topic.to_owned(), partition: record.partition, offset: record.offset };
+        for deviation in deviations {
+            let output = |topic: &str, payload: String| Output {
+                topic: topic.to_owned(),
+                partition: None,
+                key: deviation.agent.id.clone(),
+                payload: payload.into_bytes(),
+                timestamp: record.timestamp,
+            };
+            let alert = ocsf::detection_finding(&deviation, Some(&position)).to_string();
+            outputs.push(output(&config.outputs.alerts, alert));
+            if let Some(claims) = caep::claims(&deviation, &config.revocation, now()) {
+                outputs.push(output(&config.outputs.revocations, claims.to_string()));
+            }
+            self.held.deviations.push(deviation);
+        }
+    }
+
+    /// A record of our own for a partition of the log.
+    fn control(partition: &Partition, record: &LogRecord) -> Result<Output> {
+        Ok(Output {
+            topic: partition.0.clone(),
+            partition: Some(partition.1),
+            key: String::new(),
+            payload: record.to_bytes()?,
+            timestamp: now(),
+        })
+    }
+}
+
+impl Stage for EngineStage {
+    fn group(&self) -> String {
+        format!("{}-engine", self.shared.config.kafka.group)
+    }
+
+    fn topics(&self) -> Vec<&str> {
+        vec![self.shared.config.log_topic()]
+    }
+
+    fn rebuilds(&self) -> bool {
+        true
+    }
+
+    fn assigned(&mut self, partitions: BTreeMap<Partition, Committed>) -> Result<()> {
+        self.shards.clear();
+        self.held = Held::default();
+        for (partition, committed) in partitions {
+            let first_book = Some(committed.note).filter(|note| !note.is_empty());
+            let first_book = first_book.unwrap_or_else(|| self.shared.book.hash().to_owned());
+            let shard = Shard {
+                engine: Engine::new(self.store.find(&first_book)?),
+                first_book,
+                speaks_from: committed.offset.unwrap_or(0),
+                rebuilt: committed.offset.is_none(),
+                moved: false,
+                switching_to: None,
+            };
+            self.shards.insert(partition, shard);
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, record: Record<'_>, outputs: &mut Vec<Output>) -> Result<()> {
+        let partition = (record.topic.to_owned(), record.partition);
+        let logged = self.inputs(&record);
+        for logged in logged {
+            let input = match logged {
+                Ok(logged) => self.input(logged)?,
+                Err(rejection) => {
+                    let shard = self.shards.get(&partition).context("a record of a partition that is not ours")?;
+                    if record.offset >= shard.speaks_from {
+                        outputs.push(dead_letter_of(&self.shared, &record, &rejection));
+                        self.held.rejections.push(rejection);
+                    }
+                    continue;
+                }
+            };
+            let shard = self.shards.get_mut(&partition).context("a record of a partition that is not ours")?;
+            let (verdict, deviations) = shard.engine.step(&input);
+            shard.moved |= verdict != Verdict::Control;
+            if record.offset < shard.speaks_from {
+                continue;
+            }
+            shard.rebuilt = true;
+            if let Input::Event(event) = &input {
+                self.held.events.push((event.source, verdict));
+                self.held.arrivals.push(record.timestamp);
+            }
+            self.speak(&record, deviations, outputs);
+        }
+        if let Some(shard) = self.shards.get_mut(&partition) {
+            shard.rebuilt |= record.offset + 1 >= shard.speaks_from;
+        }
+        Ok(())
+    }
+
+    fn at_end(&mut self, partition: Partition) {
+        if let Some(shard) = self.shards.get_mut(&partition) {
+            shard.rebuilt = true;
+        }
+    }
+
+    /// Appends ticks that are due, and the rulebook in force where a partition is judged by another.
+    fn before_commit(&mut self, outputs: &mut Vec<Output>) -> Result<()> {
+        let tick = self.last_tick.elapsed() >= Duration::from_secs(self.shared.config.log.tick_seconds);
+        let hash = self.shared.book.hash();
+        for (partition, shard) in self.shards.iter_mut().filter(|(_, shard)| shard.rebuilt) {
+            if shard.engine.rulebook().hash() != hash && shard.switching_to.as_deref() != Some(hash) {
+                outputs.push(Self::control(partition, &LogRecord::Rulebook { hash: hash.to_owned() })?);
+                shard.switching_to = Some(hash.to_owned());
+            }
+            if tick && std::mem::take(&mut shard.moved) {
+                outputs.push(Self::control(partition, &LogRecord::Tick { at: now() })?);
+            }
+        }
+        if tick {
+            self.last_tick = Instant::now();
+        }
+        Ok(())
+    }
+
+    fn to_commit(&self, partition: &Partition, next: i64) -> Option<Committed> {
+        let shard = self.shards.get(partition)?;
+        let note = shard.first_book.clone();
+        (next > shard.speaks_from).then_some(Committed { offset: Some(next), note })
+    }
+
+    fn committed(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        let status = &self.shared.status;
+        held.events.iter().for_each(|(source, verdict)| status.metrics.event(*source, *verdict));
+        held.rejections.iter().for_each(|rejection| status.metrics.dead_letter(rejection));
+        held.deviations.into_iter().for_each(|deviation| status.deviation(deviation));
+        let now = now();
+        for arrival in held.arrivals {
+            status.metrics.latency(Duration::from_millis(u64::try_from(now - arrival).unwrap_or_default()));
+        }
+        let profiles = self.shards.values().flat_map(|shard| shard.engine.baselines().iter());
+        let (active, learning): (Vec<_>, Vec<_>) = profiles.partition(|(_, profile)| profile.is_active());
+        status.metrics.agents(learning.len(), active.len());
+    }
+
+    fn ready(&self) -> bool {
+        !self.shards.is_empty() && self.shards.values().all(|shard| shard.rebuilt)
+    }
+}

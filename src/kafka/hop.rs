@@ -1,0 +1,112 @@
+//! The hop: decodes and resolves the sources' records and appends them to the log, keyed by agent. Stateless.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Result;
+use tautline_ingest::log::LogRecord;
+use tautline_ingest::resolve::resolve;
+use tautline_ingest::{Format, Reason, Rejection, decode};
+
+use super::Shared;
+use super::client::{Committed, Output, Partition};
+use super::pump::{Record, Stage};
+use crate::output::dead_letter;
+use crate::output::ocsf::Position;
+
+/// Most bytes of a record in the log, below the broker's default limit for a batch of one.
+const MOST_LOGGED: usize = 900 * 1_024;
+
+pub(super) struct Hop {
+    shared: Arc<Shared>,
+    assigned: bool,
+    /// Rejections of the open batch, counted once they are committed.
+    rejections: Vec<Rejection>,
+}
+
+impl Hop {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, assigned: false, rejections: Vec::new() }
+    }
+
+    fn format(&self, topic: &str) -> Format {
+        self.shared.config.sources.iter().find(|source| source.topic == topic).map_or(Format::Auto, |s| s.format)
+    }
+}
+
+impl Stage for Hop {
+    fn group(&self) -> String {
+        format!("{}-hop", self.shared.config.kafka.group)
+    }
+
+    fn topics(&self) -> Vec<&str> {
+        self.shared.config.sources.iter().map(|source| source.topic.as_str()).collect()
+    }
+
+    fn rebuilds(&self) -> bool {
+        false
+    }
+
+    fn assigned(&mut self, partitions: BTreeMap<Partition, Committed>) -> Result<()> {
+        self.assigned = !partitions.is_empty();
+        self.rejections.clear();
+        Ok(())
+    }
+
+    fn record(&mut self, record: Record<'_>, outputs: &mut Vec<Output>) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        for decoded in decode(record.payload, self.format(record.topic), record.timestamp) {
+            let logged = decoded.and_then(|mut event| {
+                resolve(&mut event, &shared.book);
+                let key = event.agent.key();
+                let logged =
+                    LogRecord::Event { event: Box::new(event), resolved_by: shared.book.hash().to_owned() };
+                let payload = logged.to_bytes().map_err(|error| too_large(&error.to_string()))?;
+                if payload.len() > MOST_LOGGED {
+                    return Err(too_large(&format!("{} bytes in the log, over {MOST_LOGGED}", payload.len())));
+                }
+                let topic = shared.config.log.topic.clone();
+                Ok(Output { topic, partition: None, key, payload, timestamp: record.timestamp })
+            });
+            match logged {
+                Ok(output) => outputs.push(output),
+                Err(rejection) => {
+                    outputs.push(dead_letter_of(&shared, &record, &rejection));
+                    self.rejections.push(rejection);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn to_commit(&self, _partition: &Partition, next: i64) -> Option<Committed> {
+        Some(Committed { offset: Some(next), note: String::new() })
+    }
+
+    fn committed(&mut self) {
+        for rejection in self.rejections.drain(..) {
+            self.shared.status.metrics.dead_letter(&rejection);
+        }
+    }
+
+    fn ready(&self) -> bool {
+        self.assigned
+    }
+}
+
+fn too_large(detail: &str) -> Rejection {
+    Rejection { reason: Reason::TooLarge, detail: detail.to_owned(), index: None }
+}
+
+/// The dead letter of a record that could not be read.
+pub(super) fn dead_letter_of(shared: &Shared, record: &Record<'_>, rejection: &Rejection) -> Output {
+    let position =
+        Position { topic: record.topic.to_owned(), partition: record.partition, offset: record.offset };
+    Output {
+        topic: shared.config.outputs.dead_letter.clone(),
+        partition: None,
+        key: record.topic.to_owned(),
+        payload: dead_letter::letter(record.payload, rejection, &position, record.timestamp).to_string().into_bytes(),
+        timestamp: record.timestamp,
+    }
+}

@@ -1,0 +1,115 @@
+//! `tautline run`: from Kafka to Kafka.
+//!
+//! Two stages, each a loop of its own over one consumer and one transactional producer. The *hop* is stateless: it
+//! decodes and resolves the sources' records and appends them to the log under their agents. The *engine* reads the log,
+//! one shard a partition. Either commits its outputs and its offsets in one transaction, or neither.
+
+mod client;
+mod engine;
+mod hop;
+mod pump;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tautline_detectors::rulebook::Rulebook;
+
+use crate::cli;
+use crate::config::Config;
+use crate::http;
+use crate::rules::RulebookStore;
+use crate::status::Status;
+
+use pump::Stage;
+
+/// How long a stage that failed waits at first, and at most, before it starts anew.
+const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// What both stages share.
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    book: Arc<Rulebook>,
+    status: Arc<Status>,
+    stop: AtomicBool,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Shared {
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Runs until SIGTERM or Ctrl-C, then finishes the batch, commits, and leaves the group.
+pub(crate) fn run(config: Config) -> Result<()> {
+    config.check_for_run()?;
+    let book = Arc::new(cli::rulebook(&config.rulebook)?);
+    RulebookStore::open(&config.rulebook.store)?.keep(&book)?;
+    tracing::info!(rulebook = book.hash(), controls = book.controls().count(), "rules are in force");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let status = Arc::new(Status::new()?);
+    let listener = runtime.block_on(http::bind(config.http.listen))?;
+    tracing::info!("metrics, health and live page at http://{}/", listener.local_addr()?);
+    runtime.spawn(http::serve(listener, Arc::clone(&status), std::future::pending()));
+
+    let shared = Arc::new(Shared { config, book, status, stop: AtomicBool::new(false), runtime: runtime.handle().clone() });
+    let mut stages = vec![spawn("engine", &shared, engine::EngineStage::open)?];
+    if !shared.config.log.direct {
+        stages.push(spawn("hop", &shared, |shared| Ok(hop::Hop::new(shared)))?);
+    }
+    runtime.block_on(stop_signal())?;
+    tracing::info!("stopping: the open batch is finished and committed first");
+    shared.stop.store(true, Ordering::Relaxed);
+    for stage in stages {
+        stage.join().map_err(|_| anyhow::anyhow!("a stage panicked"))?;
+    }
+    Ok(())
+}
+
+async fn stop_signal() -> Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot listen for Ctrl-C"),
+    }
+}
+
+/// Starts a stage's thread. A stage that fails is started anew from what is committed, for ever, later and later.
+fn spawn<S: Stage>(
+    name: &'static str,
+    shared: &Arc<Shared>,
+    open: impl Fn(Arc<Shared>) -> Result<S> + Send + 'static,
+) -> Result<thread::JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    let work = move || {
+        let (least, most) = BACK_OFF;
+        let mut wait = least;
+        while !shared.stopping() {
+            shared.status.beat(name, false);
+            let started = Instant::now();
+            match open(Arc::clone(&shared)).and_then(|stage| pump::run(name, stage, &shared)) {
+                Ok(()) => return,
+                Err(error) => tracing::error!(stage = name, wait = ?wait, "stage failed, will start anew: {error:#}"),
+            }
+            if started.elapsed() > most {
+                wait = least;
+            }
+            sleep(wait, &shared, name);
+            wait = (wait * 2).min(most);
+        }
+    };
+    thread::Builder::new().name(name.to_owned()).spawn(work).context("cannot start a thread")
+}
+
+/// Sleeps in short pieces, so that a stop is heard and the stage is seen to be alive.
+fn sleep(wait: Duration, shared: &Shared, name: &'static str) {
+    let start = Instant::now();
+    while start.elapsed() < wait && !shared.stopping() {
+        shared.status.beat(name, false);
+        thread::sleep(Duration::from_millis(100));
+    }
+}

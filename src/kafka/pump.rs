@@ -1,0 +1,214 @@
+//! The loop of a stage: read a batch, let the stage work on it, write and commit it in one transaction.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::{Offset, Timestamp};
+use tautline_detectors::event::Millis;
+
+use super::Shared;
+use super::client::{Change, Committed, Group, Output, Partition, Writer};
+
+/// How long to wait for a record when there is none.
+const POLL: Duration = Duration::from_millis(20);
+
+/// One record, as a stage sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Record<'m> {
+    pub(super) topic: &'m str,
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+    /// When the broker or the producer says it was written.
+    pub(super) timestamp: Millis,
+    pub(super) payload: &'m [u8],
+}
+
+/// What a stage does with records. An error drops everything since the last commit, and the stage with it.
+pub(super) trait Stage {
+    /// Consumer group and, with the instance, the transactional id.
+    fn group(&self) -> String;
+
+    /// Topics to read.
+    fn topics(&self) -> Vec<&str>;
+
+    /// Whether assigned partitions are read from their start, to rebuild their state.
+    fn rebuilds(&self) -> bool;
+
+    /// These partitions, and no others, are ours from here on.
+    fn assigned(&mut self, partitions: BTreeMap<Partition, Committed>) -> Result<()>;
+
+    /// Takes one record; what is to be written goes to `outputs`.
+    fn record(&mut self, record: Record<'_>, outputs: &mut Vec<Output>) -> Result<()>;
+
+    /// The end of a partition has been reached, for now.
+    fn at_end(&mut self, _partition: Partition) {}
+
+    /// The batch is about to be committed.
+    fn before_commit(&mut self, _outputs: &mut Vec<Output>) -> Result<()> {
+        Ok(())
+    }
+
+    /// What to commit of a partition whose next offset is `next`; `None` while its state is being rebuilt.
+    fn to_commit(&self, partition: &Partition, next: i64) -> Option<Committed>;
+
+    /// The batch has been committed: what was held back for this may be said.
+    fn committed(&mut self);
+
+    /// Whether everything that is ours has caught up with what is committed.
+    fn ready(&self) -> bool;
+}
+
+/// Runs a stage until it is told to stop, or fails.
+pub(super) fn run<S: Stage>(name: &'static str, stage: S, shared: &Shared) -> Result<()> {
+    let kafka = &shared.config.kafka;
+    let group = stage.group();
+    let writer = Writer::open(kafka, &format!("{group}-{}", kafka.instance))?;
+    let consumer = super::client::consumer(kafka, &group, &stage.topics(), stage.rebuilds(), &shared.status)?;
+    let pump = Pump { name, stage, shared, writer, consumer, next: BTreeMap::new(), outputs: Vec::new() };
+    pump.run()
+}
+
+struct Pump<'s, S> {
+    name: &'static str,
+    stage: S,
+    shared: &'s Shared,
+    writer: Writer,
+    consumer: BaseConsumer<Group>,
+    /// Next offset of each partition that the open batch read.
+    next: BTreeMap<Partition, i64>,
+    outputs: Vec<Output>,
+}
+
+impl<S: Stage> Pump<'_, S> {
+    fn run(mut self) -> Result<()> {
+        while !self.shared.stopping() {
+            self.gather()?;
+            self.commit()?;
+            self.shared.status.beat(self.name, self.stage.ready());
+        }
+        Ok(())
+    }
+
+    /// Reads until the batch is full or its time is up.
+    fn gather(&mut self) -> Result<()> {
+        let kafka = &self.shared.config.kafka;
+        let start = Instant::now();
+        let mut records = 0;
+        while records < kafka.batch_records && start.elapsed() < kafka.commit_interval() {
+            let read = match self.consumer.poll(POLL) {
+                None => false,
+                Some(Ok(message)) => {
+                    take(&message, &mut self.stage, &mut self.next, &mut self.outputs)?;
+                    true
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    for topic in self.stage.topics().into_iter().map(str::to_owned).collect::<Vec<_>>() {
+                        self.stage.at_end((topic, partition));
+                    }
+                    false
+                }
+                Some(Err(error)) if is_passing(&error) => {
+                    tracing::warn!(stage = self.name, "{error}");
+                    false
+                }
+                Some(Err(error)) => return Err(error).context("cannot read"),
+            };
+            records += usize::from(read);
+            self.rebalance()?;
+        }
+        Ok(())
+    }
+
+    /// Takes in what the coordinator decided. A batch that is open when partitions change is dropped: whoever owns them
+    /// next starts from what is committed.
+    fn rebalance(&mut self) -> Result<()> {
+        for change in self.consumer.context().changes() {
+            self.next.clear();
+            self.outputs.clear();
+            match change {
+                Change::Assigned(partitions) => {
+                    tracing::info!(stage = self.name, partitions = partitions.len(), "partitions assigned");
+                    self.stage.assigned(partitions)?;
+                }
+                Change::Revoked => {
+                    tracing::info!(stage = self.name, "partitions revoked");
+                    self.stage.assigned(BTreeMap::new())?;
+                }
+                Change::Failed(error) => bail!("cannot take the assigned partitions: {error}"),
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        self.stage.before_commit(&mut self.outputs)?;
+        let mut offsets = TopicPartitionList::new();
+        for (partition, next) in std::mem::take(&mut self.next) {
+            if let Some(Committed { offset: Some(offset), note }) = self.stage.to_commit(&partition, next) {
+                let mut element = offsets.add_partition(&partition.0, partition.1);
+                element.set_offset(Offset::Offset(offset))?;
+                element.set_metadata(note);
+            }
+        }
+        if offsets.count() == 0 && self.outputs.is_empty() {
+            return Ok(());
+        }
+        let start = Instant::now();
+        self.writer.commit(&self.outputs, &offsets, &self.consumer)?;
+        self.shared.status.metrics.commit(start.elapsed());
+        self.outputs.clear();
+        self.stage.committed();
+        Ok(())
+    }
+}
+
+fn take<S: Stage>(
+    message: &BorrowedMessage<'_>,
+    stage: &mut S,
+    next: &mut BTreeMap<Partition, i64>,
+    outputs: &mut Vec<Output>,
+) -> Result<()> {
+    let timestamp = match message.timestamp() {
+        Timestamp::CreateTime(at) | Timestamp::LogAppendTime(at) if at > 0 => at,
+        _ => now(),
+    };
+    let record = Record {
+        topic: message.topic(),
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp,
+        payload: message.payload().unwrap_or_default(),
+    };
+    stage.record(record, outputs)?;
+    next.insert((record.topic.to_owned(), record.partition), record.offset + 1);
+    Ok(())
+}
+
+/// Errors that librdkafka recovers from by itself.
+fn is_passing(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::RequestTimedOut
+        )
+    )
+}
+
+/// The wall clock, for the shell only.
+pub(super) fn now() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
+}

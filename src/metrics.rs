@@ -1,0 +1,163 @@
+//! What Tautline tells Prometheus about itself. Every label is bounded.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use tautline_detectors::deviation::{Deviation, LearningState};
+use tautline_detectors::engine::Verdict;
+use tautline_detectors::event::Source;
+use tautline_ingest::{Reason, Rejection};
+
+/// All metrics, and the registry that they are in.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    events: IntCounterVec,
+    dead_letters: IntCounterVec,
+    deviations: IntCounterVec,
+    revocations: IntCounter,
+    agents: IntGaugeVec,
+    lag: IntGaugeVec,
+    latency: Histogram,
+    commit: Histogram,
+    policy_errors: IntCounter,
+}
+
+const OUTCOMES: [&str; 3] = ["accepted", "duplicate", "unregistered"];
+
+impl Metrics {
+    pub(crate) fn new() -> Result<Self> {
+        let metrics = Self {
+            registry: Registry::new(),
+            events: IntCounterVec::new(
+                Opts::new("tautline_events_total", "Events that reached the engine, by source and outcome."),
+                &["source", "outcome"],
+            )?,
+            dead_letters: IntCounterVec::new(
+                Opts::new("tautline_dead_letters_total", "Records that could not be read, by reason."),
+                &["reason"],
+            )?,
+            deviations: IntCounterVec::new(
+                Opts::new("tautline_deviations_total", "Deviations found, by control and severity."),
+                &["control", "severity"],
+            )?,
+            revocations: IntCounter::new("tautline_revocation_requests_total", "Revocation requests sent.")?,
+            agents: IntGaugeVec::new(
+                Opts::new("tautline_agents", "Registered agents seen, by the state of their baseline."),
+                &["state"],
+            )?,
+            lag: IntGaugeVec::new(
+                Opts::new("tautline_consumer_lag_records", "Records not yet read, by topic and partition."),
+                &["topic", "partition"],
+            )?,
+            latency: histogram(
+                "tautline_detection_latency_seconds",
+                "From the record's arrival in Kafka to the commit of what it led to.",
+                prometheus::exponential_buckets(0.005, 2.0, 16)?,
+            )?,
+            commit: histogram(
+                "tautline_commit_seconds",
+                "Duration of a Kafka transaction's commit.",
+                prometheus::exponential_buckets(0.001, 2.0, 14)?,
+            )?,
+            policy_errors: IntCounter::new(
+                "tautline_policy_errors_total",
+                "Policies that could not be evaluated; each is a deviation too.",
+            )?,
+        };
+        metrics.register()?;
+        metrics.start_at_zero();
+        Ok(metrics)
+    }
+
+    fn register(&self) -> Result<()> {
+        let registry = &self.registry;
+        registry.register(Box::new(self.events.clone()))?;
+        registry.register(Box::new(self.dead_letters.clone()))?;
+        registry.register(Box::new(self.deviations.clone()))?;
+        registry.register(Box::new(self.revocations.clone()))?;
+        registry.register(Box::new(self.agents.clone()))?;
+        registry.register(Box::new(self.lag.clone()))?;
+        registry.register(Box::new(self.latency.clone()))?;
+        registry.register(Box::new(self.commit.clone()))?;
+        registry.register(Box::new(self.policy_errors.clone()))?;
+        Ok(())
+    }
+
+    /// A counter that is born at one has no increase: all that can be foreseen start at zero.
+    fn start_at_zero(&self) {
+        for reason in Reason::ALL {
+            self.dead_letters.with_label_values(&[reason.name()]);
+        }
+        for source in [Source::AgentAction, Source::Cloudtrail] {
+            for outcome in OUTCOMES {
+                self.events.with_label_values(&[source.name(), outcome]);
+            }
+        }
+        for state in [LearningState::Learning, LearningState::Active] {
+            self.agents.with_label_values(&[state.name()]);
+        }
+    }
+
+    pub(crate) fn event(&self, source: Source, verdict: Verdict) {
+        let outcome = match verdict {
+            Verdict::Judged => "accepted",
+            Verdict::Repeated => "duplicate",
+            Verdict::Unregistered => "unregistered",
+            Verdict::Control => return,
+        };
+        self.events.with_label_values(&[source.name(), outcome]).inc();
+    }
+
+    pub(crate) fn deviation(&self, deviation: &Deviation) {
+        self.deviations.with_label_values(&[deviation.control.as_str(), deviation.severity.name()]).inc();
+        if deviation.revocation.is_some() {
+            self.revocations.inc();
+        }
+        if deviation.policy_failed {
+            self.policy_errors.inc();
+        }
+    }
+
+    pub(crate) fn dead_letter(&self, rejection: &Rejection) {
+        self.dead_letters.with_label_values(&[rejection.reason.name()]).inc();
+    }
+
+    pub(crate) fn agents(&self, learning: usize, active: usize) {
+        let set = |state: LearningState, count: usize| {
+            self.agents.with_label_values(&[state.name()]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        };
+        set(LearningState::Learning, learning);
+        set(LearningState::Active, active);
+    }
+
+    pub(crate) fn lag(&self, topic: &str, partition: i32, records: i64) {
+        self.lag.with_label_values(&[topic, &partition.to_string()]).set(records);
+    }
+
+    pub(crate) fn forget_lags(&self) {
+        self.lag.reset();
+    }
+
+    pub(crate) fn latency(&self, latency: Duration) {
+        self.latency.observe(latency.as_secs_f64());
+    }
+
+    pub(crate) fn commit(&self, duration: Duration) {
+        self.commit.observe(duration.as_secs_f64());
+    }
+
+    /// The exposition text.
+    pub(crate) fn render(&self) -> Result<String> {
+        let mut bytes = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut bytes)?;
+        Ok(String::from_utf8(bytes)?)
+    }
+}
+
+fn histogram(name: &str, help: &str, buckets: Vec<f64>) -> Result<Histogram> {
+    Ok(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?)
+}

@@ -1,0 +1,6 @@
+//! The wire forms of what Tautline says: OCSF findings, CAEP revocation requests, dead letters, and text for people.
+
+pub(crate) mod caep;
+pub(crate) mod dead_letter;
+pub(crate) mod ocsf;
+pub(crate) mod text;

@@ -1,0 +1,153 @@
+//! `tautline replay`: the same engine over files; alerts as JSON lines, or as a table on a terminal.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
+use tautline_detectors::deviation::Deviation;
+use tautline_detectors::engine::Verdict;
+use tautline_detectors::event::Millis;
+use tautline_detectors::rulebook::Rulebook;
+use tautline_ingest::Format;
+
+use crate::feed::{Fed, Feed, Records};
+use crate::output::{ocsf, text};
+
+/// How alerts are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A line a person can read.
+    Table {
+        /// With colours.
+        colour: bool,
+    },
+    /// An OCSF Detection Finding a line.
+    Json,
+}
+
+/// What to replay.
+pub(crate) struct Replay {
+    pub(crate) files: Vec<PathBuf>,
+    /// Files of the agents' accepted past: learned from, not judged.
+    pub(crate) history: Vec<PathBuf>,
+    pub(crate) format: Format,
+    pub(crate) form: Form,
+    /// Whether to show progress on standard error.
+    pub(crate) progress: bool,
+}
+
+/// How much there was.
+#[derive(Debug, Default)]
+struct Counts {
+    events: u64,
+    repeats: u64,
+    unregistered: u64,
+    learned: u64,
+    deviations: u64,
+    rejected: u64,
+}
+
+impl Replay {
+    /// Replays everything; returns whether every record could be read.
+    pub(crate) fn run(&self, book: Rulebook, out: &mut impl Write) -> Result<bool> {
+        let mut feed = Feed::new(Arc::new(book), self.format);
+        let mut counts = Counts::default();
+        let bar = self.bar();
+        for path in &self.history {
+            each_record(path, &bar, |number, bytes, received| {
+                let fed = feed.accept(bytes, received);
+                counts.learned += u64::try_from(fed.events.len()).unwrap_or_default();
+                report_rejections(&fed, path, number, &bar, &mut counts);
+                Ok(())
+            })?;
+        }
+        let table = matches!(self.form, Form::Table { .. });
+        if table {
+            bar.suspend(|| writeln!(out, "{}", text::heading()))?;
+        }
+        for path in &self.files {
+            each_record(path, &bar, |number, bytes, received| {
+                let fed = feed.judge(bytes, received);
+                report_rejections(&fed, path, number, &bar, &mut counts);
+                counts.add(&fed);
+                bar.suspend(|| fed.deviations.iter().try_for_each(|deviation| self.write(out, deviation)))
+            })?;
+        }
+        bar.finish_and_clear();
+        if table {
+            writeln!(out, "{counts}")?;
+        } else {
+            tracing::info!("{counts}");
+        }
+        Ok(counts.rejected == 0)
+    }
+
+    fn write(&self, out: &mut impl Write, deviation: &Deviation) -> io::Result<()> {
+        match self.form {
+            Form::Table { colour } => writeln!(out, "{}", text::line(deviation, colour)),
+            Form::Json => writeln!(out, "{}", ocsf::detection_finding(deviation, None)),
+        }
+    }
+
+    fn bar(&self) -> ProgressBar {
+        if !self.progress {
+            return ProgressBar::hidden();
+        }
+        let style = ProgressStyle::with_template("{spinner} {pos} records, {per_sec}, {elapsed}");
+        ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+    }
+}
+
+fn each_record(
+    path: &Path,
+    bar: &ProgressBar,
+    mut handle: impl FnMut(u64, &[u8], Millis) -> io::Result<()>,
+) -> Result<()> {
+    let mut records = Records::open(path)?;
+    let mut record = Vec::new();
+    let received = Timestamp::now().as_millisecond();
+    let mut number = 0;
+    while records.next_into(&mut record)? {
+        number += 1;
+        bar.inc(1);
+        // Blank lines separate scenarios in the controls' own files.
+        if !record.trim_ascii().is_empty() {
+            handle(number, &record, received)?;
+        }
+    }
+    Ok(())
+}
+
+fn report_rejections(fed: &Fed, path: &Path, number: u64, bar: &ProgressBar, counts: &mut Counts) {
+    for rejection in &fed.rejections {
+        counts.rejected += 1;
+        bar.suspend(|| tracing::warn!("{}:{number}: {rejection}", path.display()));
+    }
+}
+
+impl Counts {
+    fn add(&mut self, fed: &Fed) {
+        for (_, verdict) in &fed.events {
+            self.events += 1;
+            match verdict {
+                Verdict::Repeated => self.repeats += 1,
+                Verdict::Unregistered => self.unregistered += 1,
+                Verdict::Judged | Verdict::Control => {}
+            }
+        }
+        self.deviations += u64::try_from(fed.deviations.len()).unwrap_or_default();
+    }
+}
+
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} events ({} repeats, {} of unregistered principals), {} learned before, {} deviations, {} unreadable",
+            self.events, self.repeats, self.unregistered, self.learned, self.deviations, self.rejected
+        )
+    }
+}

@@ -1,0 +1,201 @@
+//! Rulebooks on disk: reading one from its files, keeping every one that ever judged, and finding it by its hash.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use tautline_detectors::rulebook::{RuleFile, Rulebook, RulebookError};
+
+use crate::config::RulebookPaths;
+
+/// Events that every control must bring along.
+const CONTROL_EVENTS: [&str; 2] = ["fires.jsonl", "silent.jsonl"];
+
+/// Reads a rulebook from disk.
+///
+/// # Errors
+///
+/// Every error of every file at once; a file that cannot be read is one of them.
+pub(crate) fn read(paths: &RulebookPaths) -> Result<Rulebook, Vec<RulebookError>> {
+    let mut errors = Vec::new();
+    let mut files = Vec::new();
+    collect(&paths.agents, "registry/agents", &mut files, &mut errors);
+    collect(&paths.playbooks, "registry/playbooks", &mut files, &mut errors);
+    for (path, name) in [(&paths.estate, "registry/estate.toml"), (&paths.people, "registry/people.toml")] {
+        files.extend(read_file(path, name.to_owned(), &mut errors));
+    }
+    read_with(&paths.rules, files, errors)
+}
+
+/// Reads a rulebook of the controls in `rules` and the other files as given, whose errors so far are given too.
+pub(crate) fn read_with(
+    rules: &Path,
+    mut files: Vec<RuleFile>,
+    mut errors: Vec<RulebookError>,
+) -> Result<Rulebook, Vec<RulebookError>> {
+    files.extend(rule_files(rules, &mut errors));
+    match Rulebook::read(files).map_err(|found| errors.extend(found)) {
+        Ok(book) if errors.is_empty() => Ok(book),
+        _ => {
+            errors.sort();
+            Err(errors)
+        }
+    }
+}
+
+/// The same rules with the example registry, against which the controls' own events are written; a rules directory
+/// without one has its events written against the registry given.
+pub(crate) fn example_paths(paths: &RulebookPaths) -> RulebookPaths {
+    let rules = &paths.rules;
+    let example = rules.join("example");
+    if !example.exists() {
+        return paths.clone();
+    }
+    RulebookPaths {
+        rules: rules.clone(),
+        agents: example.join("agents.d"),
+        estate: example.join("estate.toml"),
+        people: example.join("people.toml"),
+        playbooks: example.join("playbooks.d"),
+        ..RulebookPaths::default()
+    }
+}
+
+/// The controls of a rules directory that lack events of their own.
+pub(crate) fn without_events(rules: &Path) -> Vec<RulebookError> {
+    // A directory that cannot be read is reported by whoever reads the rules.
+    let folders = entries(rules, &mut Vec::new());
+    let controls = folders.iter().map(|folder| (file_name(folder), folder.join("control.toml"), folder));
+    let lacking = controls.filter(|(_, control, _)| control.exists()).flat_map(|(name, control, folder)| {
+        CONTROL_EVENTS.iter().filter(|events| !has_events(&folder.join(events))).map(move |events| RulebookError {
+            path: control.display().to_string(),
+            line: 1,
+            message: format!("control `{name}` has no events: write `{events}` beside it"),
+        })
+    });
+    lacking.collect()
+}
+
+/// Schema, vocabulary and controls of a rules directory.
+fn rule_files(rules: &Path, errors: &mut Vec<RulebookError>) -> Vec<RuleFile> {
+    let mut files: Vec<RuleFile> = Vec::new();
+    files.extend(read_file(&rules.join("schema.cedarschema"), "schema.cedarschema".to_owned(), errors));
+    for folder in entries(rules, errors).into_iter().filter(|path| path.is_dir()) {
+        let name = file_name(&folder);
+        if name == "vocabulary" {
+            collect(&folder, "vocabulary", &mut files, errors);
+            continue;
+        }
+        let policy = folder.join("policy.cedar");
+        if policy.exists() {
+            files.extend(read_file(&policy, format!("{name}/policy.cedar"), errors));
+        }
+        let control = folder.join("control.toml");
+        if control.exists() {
+            files.extend(read_file(&control, format!("{name}/control.toml"), errors));
+        }
+    }
+    files
+}
+
+fn has_events(path: &Path) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| text.lines().any(|line| !line.trim().is_empty()))
+}
+
+/// Reads one file, or all `*.toml` files of a directory, under logical names below `kind`.
+fn collect(path: &Path, kind: &str, files: &mut Vec<RuleFile>, errors: &mut Vec<RulebookError>) {
+    if !path.is_dir() {
+        files.extend(read_file(path, format!("{kind}/{}", file_name(path)), errors));
+        return;
+    }
+    for file in entries(path, errors).into_iter().filter(|path| path.extension().is_some_and(|e| e == "toml")) {
+        files.extend(read_file(&file, format!("{kind}/{}", file_name(&file)), errors));
+    }
+}
+
+fn entries(directory: &Path, errors: &mut Vec<RulebookError>) -> Vec<PathBuf> {
+    let read = fs::read_dir(directory).and_then(|entries| {
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()
+    });
+    match read {
+        Ok(mut paths) => {
+            paths.sort();
+            paths
+        }
+        Err(error) => {
+            errors.push(unreadable(directory, &error));
+            Vec::new()
+        }
+    }
+}
+
+fn read_file(path: &Path, name: String, errors: &mut Vec<RulebookError>) -> Option<RuleFile> {
+    match fs::read_to_string(path) {
+        Ok(text) => Some(RuleFile { name, path: path.display().to_string(), text }),
+        Err(error) => {
+            errors.push(unreadable(path, &error));
+            None
+        }
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> RulebookError {
+    RulebookError { path: path.display().to_string(), line: 1, message: format!("cannot be read: {error}") }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Every rulebook that ever judged, by its hash: one JSON file each in a directory.
+#[derive(Debug)]
+pub(crate) struct RulebookStore {
+    directory: PathBuf,
+    known: BTreeMap<String, Arc<Rulebook>>,
+}
+
+impl RulebookStore {
+    pub(crate) fn open(directory: &Path) -> Result<Self> {
+        fs::create_dir_all(directory).with_context(|| format!("cannot create `{}`", directory.display()))?;
+        Ok(Self { directory: directory.to_owned(), known: BTreeMap::new() })
+    }
+
+    fn path(&self, hash: &str) -> PathBuf {
+        self.directory.join(format!("{hash}.json"))
+    }
+
+    /// Keeps a rulebook, durably, before anything is judged by it.
+    pub(crate) fn keep(&mut self, book: &Arc<Rulebook>) -> Result<()> {
+        let path = self.path(book.hash());
+        if !path.exists() {
+            let file = tempfile::NamedTempFile::new_in(&self.directory)?;
+            serde_json::to_writer(&file, book.files())?;
+            file.as_file().sync_all()?;
+            file.persist(&path).with_context(|| format!("cannot write `{}`", path.display()))?;
+        }
+        self.known.insert(book.hash().to_owned(), Arc::clone(book));
+        Ok(())
+    }
+
+    /// Finds a rulebook by its hash.
+    pub(crate) fn find(&mut self, hash: &str) -> Result<Arc<Rulebook>> {
+        if let Some(book) = self.known.get(hash) {
+            return Ok(Arc::clone(book));
+        }
+        let path = self.path(hash);
+        let text = fs::read_to_string(&path).with_context(|| {
+            format!("rulebook `{hash}` judged part of the log, but `{}` cannot be read: restore it", path.display())
+        })?;
+        let files: Vec<RuleFile> = serde_json::from_str(&text)?;
+        let book = Rulebook::read(files).map_err(|errors| {
+            let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            anyhow::anyhow!("rulebook `{hash}` is no longer valid: {}", errors.join("; "))
+        })?;
+        anyhow::ensure!(book.hash() == hash, "`{}` does not hold rulebook `{hash}`: it was changed", path.display());
+        let book = Arc::new(book);
+        self.known.insert(hash.to_owned(), Arc::clone(&book));
+        Ok(book)
+    }
+}
