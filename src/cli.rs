@@ -180,10 +180,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
             if cli.common.output == Output::Json {
                 writeln!(out, "{}", serde_json::to_string(&deviation)?)?;
             } else {
-                let book = rules::read(&config.rulebook).ok();
-                let policy = deviation.policy.as_ref().zip(book.as_ref());
-                let policy = policy.and_then(|(p, book)| explain::policy_text(book, &deviation.rulebook, p));
-                writeln!(out, "{}", text::explanation(&deviation, policy))?;
+                writeln!(out, "{}", text::explanation(&deviation))?;
             }
             true
         }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use jiff::Timestamp;
+use tautline_detectors::engine::Verdict;
 use tautline_detectors::rulebook::RuleFile;
 use tautline_ingest::Format;
 
@@ -46,7 +47,9 @@ pub(crate) fn run(config: &Config, seconds: u64, form: Form, out: &mut impl Writ
     })?;
     let mut feed = Feed::new(Arc::new(book), Format::Auto);
     let received = Timestamp::now().as_millisecond();
-    let learned = lines(HISTORY)?.iter().map(|line| feed.accept(line, received).events.len()).sum::<usize>();
+    let history = lines(HISTORY)?;
+    let learned = history.iter().flat_map(|line| feed.accept(line, received).events);
+    let learned = learned.filter(|(_, verdict)| *verdict == Verdict::Judged).count();
     let story = lines(STORY)?;
     eprintln!("learned the agents' past from {learned} events; live page and metrics: http://{address}/");
     eprintln!("{} events follow, {seconds} seconds of story; Ctrl-C ends it", story.len());

@@ -6,7 +6,6 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use tautline_detectors::deviation::Deviation;
-use tautline_detectors::rulebook::{PolicyRef, Rulebook};
 
 /// Finds the alert of this id (or the only one) among lines of JSON, as `replay` and the alerts topic have them.
 pub(crate) fn find(path: &Path, id: Option<&str>) -> Result<Deviation> {
@@ -41,15 +40,4 @@ fn read(line: &str) -> Result<Deviation> {
     let deviation = alert.pointer_mut("/unmapped/tautline/deviation").map(Value::take);
     let deviation = deviation.context("not an alert of tautline: `unmapped.tautline.deviation` is missing")?;
     serde_json::from_value(deviation).context("not an alert of this version of tautline")
-}
-
-/// The text of a policy, if this is the rulebook that judged by it.
-pub(crate) fn policy_text<'b>(book: &'b Rulebook, judged_by: &str, policy: &PolicyRef) -> Option<&'b str> {
-    if book.hash() != judged_by {
-        return None;
-    }
-    let file = book.files().iter().find(|file| file.path == policy.path)?;
-    let start: usize = file.text.split_inclusive('\n').take(policy.line.saturating_sub(1)).map(str::len).sum();
-    let rest = file.text.get(start..)?;
-    rest.get(..=rest.find(';')?)
 }

@@ -1,6 +1,6 @@
 //! All memory of the engine: one profile an agent, with snapshots in Arrow.
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use rustc_hash::FxBuildHasher;
 use std::collections::VecDeque;
 
@@ -20,11 +20,16 @@ const HOUR: Millis = 3_600_000;
 const MOST_VALUES: usize = 512;
 /// Most playbook runs of an agent that are followed at once; the oldest makes room.
 const MOST_RUNS: usize = 32;
+/// Most notices about unregistered principals that are remembered. What comes beyond is reported each time: loud, not
+/// lost.
+const MOST_NOTICES: usize = 65_536;
 /// Most content digests an agent keeps to tell repeats.
 const MOST_RECENT: usize = 256;
 /// History from which a baseline counts (CSA ATF 0.9.1, B-3).
 const ENOUGH_EVENTS: u64 = 1_000;
 const ENOUGH_TIME: Millis = 7 * 24 * HOUR;
+/// Active hours below which no span of time is a history.
+const LEAST_HOURS: u32 = 7;
 
 /// What is counted about an agent's events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -36,7 +41,7 @@ pub enum Dimension {
     Read,
     /// Operation of an ordinary change.
     Change,
-    /// Operation with more at stake: permissions, execution, secrets.
+    /// Operation with more at stake: permissions, execution, secrets, and whatever the vocabulary calls an asset.
     Sensitive,
     /// Service (the operation's part before `:`).
     Service,
@@ -89,7 +94,7 @@ pub fn observations(event: &Event) -> impl Iterator<Item = (Dimension, &str)> {
     let secret = matches!(event.resource.data.as_str(), "secrets" | "credentials");
     let operation = match event.verb {
         Verb::Execute | Verb::PermissionChange => Dimension::Sensitive,
-        _ if secret => Dimension::Sensitive,
+        _ if secret || !event.resource.asset.is_empty() => Dimension::Sensitive,
         Verb::Write => Dimension::Change,
         Verb::Read | Verb::Propose => Dimension::Read,
     };
@@ -192,6 +197,8 @@ pub struct Profile {
     pub first_seen: Millis,
     /// Time of the latest event.
     pub last_seen: Millis,
+    /// Time of the latest event that was learned from.
+    pub learned_until: Millis,
     /// Events learned from.
     pub learned: u64,
     /// Events seen.
@@ -244,7 +251,9 @@ impl Profile {
 
     /// Whether there is enough history to rely on.
     pub fn is_active(&self) -> bool {
-        self.learned >= ENOUGH_EVENTS || (self.learned > 0 && self.last_seen - self.first_seen >= ENOUGH_TIME)
+        let hours: u32 = self.hours.iter().map(|count| u32::from(*count)).sum();
+        let long = self.learned_until.saturating_sub(self.first_seen) >= ENOUGH_TIME;
+        self.learned >= ENOUGH_EVENTS || (long && hours >= LEAST_HOURS)
     }
 
     /// The state of a run.
@@ -294,6 +303,9 @@ impl Interner {
 pub struct Baselines {
     agents: HashMap<String, Profile, FxBuildHasher>,
     values: Interner,
+    /// What was reported of unregistered principals, one line each. They have no profile: a million made-up ids push
+    /// nobody's memory out.
+    notices: HashSet<String, FxBuildHasher>,
 }
 
 /// An agent's past, for reading.
@@ -317,6 +329,16 @@ impl<'b> Past<'b> {
             profile.cells.get(at).map(|(_, _, cell)| *cell)
         };
         found().unwrap_or_default()
+    }
+
+    /// Whether the event repeats something that was reported and that nobody has accepted: a value, a burst or an hour.
+    /// It is not reported again, and not learned from either.
+    pub fn is_suspect(self, event: &Event) -> bool {
+        let Some(profile) = self.profile else { return false };
+        let withheld = |(dimension, value)| matches!(self.cell(dimension, value), Cell { count: 0, withheld: 1.. });
+        observations(event).any(withheld)
+            || profile.rates.iter().any(|history| history.reported)
+            || profile.reported_hour == hour_of_week(event.at).1
     }
 
     /// What is known of a dimension.
@@ -413,6 +435,7 @@ impl Baselines {
             }
         }
         profile.learned += 1;
+        profile.learned_until = profile.learned_until.max(event.at);
     }
 
     /// Remembers that a value was reported, so that it is neither learned nor reported again.
@@ -458,6 +481,17 @@ impl Baselines {
         taken
     }
 
+    /// Whether this was never reported of an unregistered principal; remembers it.
+    pub(crate) fn notice(&mut self, what: String) -> bool {
+        if self.notices.contains(&what) {
+            return false;
+        }
+        if self.notices.len() < MOST_NOTICES {
+            self.notices.insert(what);
+        }
+        true
+    }
+
     /// Sets the decayed evidence against an agent.
     pub(crate) fn set_evidence(&mut self, agent: &str, evidence: f64, at: Millis) {
         if let Some(profile) = self.agents.get_mut(agent) {
@@ -470,7 +504,7 @@ impl Baselines {
 impl Profile {
     fn starting(at: Millis) -> Self {
         let window = at.div_euclid(WINDOW);
-        Self { first_seen: at, last_seen: at, window, last_hour: i64::MIN, reported_hour: i64::MIN, ..Self::default() }
+        Self { first_seen: at, last_seen: at, learned_until: at, window, last_hour: i64::MIN, reported_hour: i64::MIN, ..Self::default() }
     }
 
     fn close_window(&mut self, next: i64) {

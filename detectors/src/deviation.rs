@@ -166,6 +166,8 @@ pub struct Deviation {
     pub severity: Severity,
     /// One sentence: who did what where, and what is wrong with it.
     pub summary: String,
+    /// What is wrong, as the end of that sentence.
+    pub what: String,
     /// The agent.
     pub agent: AgentFacts,
     /// When the event happened.

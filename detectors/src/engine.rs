@@ -95,9 +95,11 @@ impl Engine {
         let past = self.baselines.past(&agent.id);
         let next_run = Conformance::next_state(event, past, &book);
         let found = findings(&book, Sighting { event, past, judgement: &judgement, book: &book });
-        let clean = found.is_empty();
+        // What the cloud refused is no habit, and a repeat of what was reported is no more acceptable for being silent.
+        let refused = matches!(event.outcome, Outcome::Denied(_));
+        let learnable = found.is_empty() && !refused && !past.is_suspect(event);
         let deviations = self.report(&book, agent, event, found);
-        if clean {
+        if learnable {
             self.baselines.learn(&agent.id, event);
         }
         if let Some(state) = next_run {
@@ -106,19 +108,22 @@ impl Engine {
         (Verdict::Judged, deviations)
     }
 
-    /// An unregistered principal has no baseline, only policy; a cloud's own records of people and services are none
-    /// of an agent's business.
+    /// An unregistered principal has no baseline, only policy, and each policy that it breaks is reported once; a cloud's
+    /// own records of people and services are none of an agent's business.
     fn judge_unregistered(&mut self, book: &Rulebook, event: &Event) -> (Verdict, Vec<Deviation>) {
         if event.source.is_audit() {
             return (Verdict::Unregistered, Vec::new());
         }
         let judgement = self.decisions.judge(book, &Facts::of(event, None, book));
-        let deviations = policy_findings(book, &judgement);
-        let deviations = deviations.into_iter().enumerate().map(|(ordinal, finding)| {
-            let facts = unregistered(event);
-            assemble(book, facts, event, finding, ordinal, trust::weigh(0.0, 0.0).0)
+        let found = policy_findings(book, &judgement);
+        let facts = unregistered(event);
+        let fresh = found.into_iter().filter(|finding| {
+            let policy = finding.policy.as_ref().map_or("", |policy| &policy.id);
+            self.baselines.notice(format!("{} {policy}", facts.id))
         });
-        (Verdict::Unregistered, deviations.collect())
+        let untouched = trust::weigh(0.0, 0.0).0;
+        let deviations = fresh.map(|finding| assemble(book, facts.clone(), event, finding, 0, untouched)).collect();
+        (Verdict::Unregistered, deviations)
     }
 
     fn accept(&mut self, event: &Event) -> Verdict {
@@ -141,28 +146,27 @@ impl Engine {
     }
 
     /// Turns findings into deviations, moves trust and remembers what was reported.
+    ///
+    /// However many controls one event breaks, it is one event: trust moves once, by the weightiest finding.
     fn report(&mut self, book: &Rulebook, agent: &Agent, event: &Event, found: Vec<Finding<'_>>) -> Vec<Deviation> {
+        let Some(weight) = found.iter().map(Finding::score).reduce(f64::max) else { return Vec::new() };
+        let profile = self.baselines.past(&agent.id).profile();
+        let before = profile.map_or(0.0, |p| trust::decayed(p.evidence, p.evidence_at, event.at));
+        let (change, evidence) = trust::weigh(before, weight);
+        let facts = registered(agent, profile);
         let mut deviations: Vec<Deviation> = Vec::with_capacity(found.len());
         for finding in found {
             let ordinal = deviations.iter().filter(|deviation| deviation.control == finding.control.id).count();
-            let (change, evidence) = {
-                let profile = self.baselines.past(&agent.id).profile();
-                let before = profile.map_or(0.0, |p| trust::decayed(p.evidence, p.evidence_at, event.at));
-                trust::weigh(before, finding.score())
-            };
-            let past = self.baselines.past(&agent.id);
-            let revocation = response::revocation(finding.control, event, past);
-            let memory = finding.remember.clone();
-            let facts = registered(agent, past.profile());
-            let mut deviation = assemble(book, facts, event, finding, ordinal, change);
+            let revocation = response::revocation(finding.control, event, book, self.baselines.past(&agent.id));
             if let Some(subject) = &revocation {
                 self.baselines.withhold(&agent.id, Dimension::Revoked, &subject.key());
             }
-            deviation.revocation = revocation;
-            self.baselines.set_evidence(&agent.id, evidence, event.at);
+            let memory = finding.remember.clone();
+            let deviation = assemble(book, facts.clone(), event, finding, ordinal, change);
+            deviations.push(Deviation { revocation, ..deviation });
             self.remember(&agent.id, memory);
-            deviations.push(deviation);
         }
+        self.baselines.set_evidence(&agent.id, evidence, event.at);
         deviations
     }
 
@@ -186,7 +190,7 @@ impl Engine {
         let mut deviations = Vec::new();
         for (id, run) in ended {
             let Some(agent) = book.registry.by_id(&id) else { continue };
-            let event = last_event(agent, &run);
+            let event = end_of(&run, agent, at);
             let found = book.controls().flat_map(|control| {
                 let suspicions = control.detectors.iter().filter_map(|detector| detector.assess_end(&run, &book));
                 suspicions.map(move |suspicion| Finding::of_suspicion(control, suspicion))
@@ -198,13 +202,13 @@ impl Engine {
     }
 }
 
-/// A stand-in for the last event of a run, which is long gone: what is remembered of it.
-fn last_event(agent: &Agent, run: &RunState) -> Event {
+/// The end of a run as an event, with what is remembered of its last action.
+fn end_of(run: &RunState, agent: &Agent, at: Millis) -> Event {
     Event {
         id: format!("{}/end", run.last_event),
-        at: run.last,
+        at,
         agent: AgentRef::Registered(agent.id.clone()),
-        action: format!("end of run `{}`", run.run),
+        action: format!("run `{}` of playbook `{}`", run.run, run.playbook),
         run: Some(crate::event::Run { playbook: run.playbook.clone(), id: run.run.clone(), ..Default::default() }),
         ..Event::default()
     }
@@ -250,8 +254,9 @@ impl<'b> Finding<'b> {
     /// evidence.
     fn of_violations(control: &'b Control, violations: &[Violation], remedy: &str) -> Option<Self> {
         let severity = |violation: &Violation| violation.policy.severity.unwrap_or(control.severity);
-        // The first of the most severe ones, in the order of their ids.
-        let worst = violations.iter().rev().max_by_key(|violation| severity(violation))?;
+        // Among equally severe ones, the first in its file: the author's own order.
+        let rank = |violation: &&Violation| (severity(violation), std::cmp::Reverse(violation.policy.line));
+        let worst = violations.iter().max_by_key(rank)?;
         let evidence = violations.iter().map(|violation| Evidence {
             what: "policy".to_owned(),
             observed: words(violation),
@@ -320,10 +325,11 @@ fn assemble(
         control: finding.control.id.clone(),
         title: finding.control.title.clone(),
         severity: if learning { finding.severity.lowered() } else { finding.severity },
-        summary: summary(&agent, event, &finding.what, learning),
+        summary: format!("{} `{}`: {}", agent.class, agent.id, sentence(event, &finding.what, learning)),
         agent,
         at: event.at,
         score: finding.score(),
+        what: finding.what,
         policy: finding.policy,
         policy_failed: finding.policy_failed,
         evidence: finding.evidence,
@@ -336,19 +342,22 @@ fn assemble(
     }
 }
 
-fn summary(agent: &AgentFacts, event: &Event, what: &str, learning: bool) -> String {
-    let target = match (event.resource.id.as_str(), event.resource.kind.as_str()) {
+/// What was done to what, where, how it ended, and what is wrong with it.
+fn sentence(event: &Event, what: &str, learning: bool) -> String {
+    let resource = &event.resource;
+    let target = match (resource.kind.as_str(), resource.id.as_str()) {
         ("", "") => String::new(),
-        ("", kind) => format!(" on {kind}"),
-        (id, _) => format!(" on {id}"),
+        (kind, "") => format!(" on {kind}"),
+        ("", id) => format!(" on {id}"),
+        (kind, id) => format!(" on {kind} {id}"),
     };
     let place = if event.place.environment.is_empty() { "" } else { " in " };
+    let outcome = match event.outcome {
+        Outcome::Unknown => String::new(),
+        ref outcome => format!(" ({})", outcome.name()),
+    };
     let note = if learning { " (still learning)" } else { "" };
-    let outcome = event.outcome.name();
-    format!(
-        "{} `{}`: {}{target}{place}{} ({outcome}) {what}{note}",
-        agent.class, agent.id, event.action, event.place.environment
-    )
+    format!("{}{target}{place}{}{outcome} {what}{note}", event.action, event.place.environment)
 }
 
 fn registered(agent: &Agent, profile: Option<&Profile>) -> AgentFacts {

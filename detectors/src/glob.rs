@@ -38,6 +38,58 @@ impl Glob {
         }
         tail.ends_with(last.as_str())
     }
+
+    /// Whether some text fits both patterns.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (ours, theirs) = (self.to_string(), other.to_string());
+        overlap(ours.as_bytes(), theirs.as_bytes())
+    }
+}
+
+/// Whether two patterns fit a common text. Row by row over the first pattern; `reached` holds, for what has been read of
+/// it, which prefixes of the second can have been read too.
+fn overlap(ours: &[u8], theirs: &[u8]) -> bool {
+    let free = |reached: &mut Vec<bool>| {
+        // A star of the second pattern may stand for nothing.
+        for (at, byte) in theirs.iter().enumerate() {
+            let stays = *byte == b'*' && reached.get(at).copied().unwrap_or_default();
+            if let (true, Some(next)) = (stays, reached.get_mut(at + 1)) {
+                *next = true;
+            }
+        }
+    };
+    let mut reached = vec![false; theirs.len() + 1];
+    if let Some(start) = reached.first_mut() {
+        *start = true;
+    }
+    free(&mut reached);
+    for our in ours {
+        let mut after = vec![false; theirs.len() + 1];
+        let mut swallowed = false;
+        for (at, before) in reached.iter().enumerate() {
+            let their = theirs.get(at);
+            if *our == b'*' {
+                // Our star stands for nothing, or for anything that they still have.
+                swallowed |= before;
+                set(&mut after, at, swallowed);
+            } else if *before {
+                match their {
+                    Some(b'*') => set(&mut after, at, true),
+                    Some(byte) if byte == our => set(&mut after, at + 1, true),
+                    _ => {}
+                }
+            }
+        }
+        free(&mut after);
+        reached = after;
+    }
+    reached.last().copied().unwrap_or_default()
+}
+
+fn set(reached: &mut [bool], at: usize, value: bool) {
+    if let Some(cell) = reached.get_mut(at) {
+        *cell |= value;
+    }
 }
 
 impl From<String> for Glob {
@@ -60,6 +112,25 @@ pub fn any(patterns: &[Glob], text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::Glob;
+
+    #[test]
+    fn patterns_overlap_where_a_text_fits_both() {
+        for (ours, theirs, overlap) in [
+            ("a", "a", true),
+            ("a", "b", false),
+            ("*", "", true),
+            ("*-bot", "deploy-*", true),
+            ("role/a-*", "role/b-*", false),
+            ("*x", "x*", true),
+            ("a*c", "ab", false),
+            ("a*b*c", "*d*", true),
+            ("arn:*:role/x", "arn:aws:iam::1:role/x", true),
+            ("arn:*:role/x", "arn:aws:iam::1:role/y", false),
+        ] {
+            assert_eq!(Glob::new(ours).overlaps(&Glob::new(theirs)), overlap, "{ours} ~ {theirs}");
+            assert_eq!(Glob::new(theirs).overlaps(&Glob::new(ours)), overlap, "{theirs} ~ {ours}");
+        }
+    }
 
     #[test]
     fn stars_stand_for_any_run() {

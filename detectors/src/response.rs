@@ -3,33 +3,44 @@
 use crate::baselines::{Cell, Dimension, Past};
 use crate::deviation::RevocationSubject;
 use crate::event::{CredentialKind, Event};
-use crate::rulebook::{Control, Response};
+use crate::rulebook::{Control, Response, Rulebook};
 
 /// The revocation that a control asks for after this event, unless it was asked for before.
 ///
 /// A session is preferred to a credential, and a credential to nothing: the smallest thing that ends this access. What
-/// only the agent says about its credential never names a credential to revoke.
-pub(crate) fn revocation(control: &Control, event: &Event, past: Past<'_>) -> Option<RevocationSubject> {
+/// only the agent says about its credential never names a credential to revoke, and what comes under an identity that is
+/// not the agent's may be anybody's word: it must not end the agent's session.
+pub(crate) fn revocation(
+    control: &Control,
+    event: &Event,
+    book: &Rulebook,
+    past: Past<'_>,
+) -> Option<RevocationSubject> {
     if control.response != Response::Revoke {
         return None;
     }
-    let subject = subject(event)?;
+    let subject = if event.source.is_audit() { of_audit(event) } else { of_action(event, book) }?;
     (past.cell(Dimension::Revoked, &subject.key()) == Cell::default()).then_some(subject)
 }
 
-fn subject(event: &Event) -> Option<RevocationSubject> {
-    let credential = &event.credential;
-    if event.source.is_audit() {
-        let principal = event.principal.id.clone();
-        if credential.kind == CredentialKind::Service {
-            return None;
-        }
-        if !event.principal.session.is_empty() {
-            return Some(RevocationSubject::Session { principal, session: event.principal.session.clone() });
-        }
-        let credential = credential.id.clone();
-        return (!credential.is_empty()).then_some(RevocationSubject::Credential { principal, credential });
+fn of_audit(event: &Event) -> Option<RevocationSubject> {
+    let principal = event.principal.id.clone();
+    if event.credential.kind == CredentialKind::Service {
+        return None;
+    }
+    if !event.principal.session.is_empty() {
+        return Some(RevocationSubject::Session { principal, session: event.principal.session.clone() });
+    }
+    let credential = event.credential.id.clone();
+    (!credential.is_empty()).then_some(RevocationSubject::Credential { principal, credential })
+}
+
+fn of_action(event: &Event, book: &Rulebook) -> Option<RevocationSubject> {
+    let identity = event.principal.id.as_str();
+    let owner = book.registry.by_identity(identity).map(|agent| agent.id.as_str());
+    if !identity.is_empty() && owner != event.agent.registered() {
+        return None;
     }
     let session = event.run.as_ref().map(|run| run.session.clone()).filter(|session| !session.is_empty())?;
-    Some(RevocationSubject::Session { principal: event.agent.key(), session })
+    Some(RevocationSubject::Session { principal: event.principal.claimed_agent.clone(), session })
 }

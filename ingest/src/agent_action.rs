@@ -10,7 +10,7 @@ use tautline_detectors::event::{
     Resource, Run, Source, Trace, Verb,
 };
 
-use crate::cloudtrail::assumed_role;
+use crate::cloudtrail::{assumed_role, only_looks};
 use crate::wire::{self, Choice, List, Members, Name, Object, Text, Time, shown, text};
 use crate::{Reason, Rejection, hex};
 
@@ -230,14 +230,16 @@ fn event(id: String, time: Time, traceparent: Option<&str>, data: Data<'_>) -> R
     let tool = data.tool.into_string();
     let target = data.resource.map(|Object(target)| target).unwrap_or_default();
     let origin = data.origin.map(|Object(origin)| origin).unwrap_or_default();
+    let operation = data.operation.map(Text::into_string).filter(|name| !name.is_empty());
+    let verb = believed(data.verb.map(|Choice(verb)| verb).unwrap_or_default(), operation.as_deref());
     Ok(Event {
         id,
         source: Source::AgentAction,
         at: time.0,
         principal: principal(data.agent.0),
-        action: data.operation.map(Text::into_string).filter(|name| !name.is_empty()).unwrap_or_else(|| tool.clone()),
+        action: operation.unwrap_or_else(|| tool.clone()),
         tool,
-        verb: data.verb.map(|Choice(verb)| verb).unwrap_or_default(),
+        verb,
         resource: Resource { kind: text(target.r#type), id: text(target.id), ..Resource::default() },
         place: Place {
             account: text(data.account),
@@ -257,6 +259,17 @@ fn event(id: String, time: Time, traceparent: Option<&str>, data: Data<'_>) -> R
         outcome: data.outcome.map_or(Outcome::Unknown, |Object(end)| outcome(end)),
         ..Event::default()
     })
+}
+
+/// The verb, as far as an agent's word goes. What an AWS operation (`service:Operation`) does is not for the agent to
+/// say: a read or a proposal by one that does not look like it is taken for a change.
+fn believed(verb: Verb, operation: Option<&str>) -> Verb {
+    let native = operation.and_then(|operation| operation.split_once(':'));
+    let of_aws = |name: &str| name.starts_with(|c: char| c.is_ascii_uppercase());
+    match (verb, native) {
+        (Verb::Read | Verb::Propose, Some((_, name))) if of_aws(name) && !only_looks(name) => Verb::Write,
+        _ => verb,
+    }
 }
 
 /// Text that says something; an empty approval is none.

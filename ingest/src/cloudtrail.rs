@@ -216,17 +216,23 @@ fn operation(name: &str) -> &str {
 /// for operations that only look. This is an approximation (`GetSessionToken` hands out a credential) that stands until
 /// a maintained list of access levels takes its place.
 fn verb(read_only: Option<Flag>, name: &str) -> Verb {
-    const LOOKS: [&str; 6] = ["Get", "List", "Describe", "Head", "BatchGet", "Lookup"];
+    match read_only {
+        Some(Flag(true)) => Verb::Read,
+        Some(Flag(false)) => Verb::Write,
+        None if only_looks(name) => Verb::Read,
+        None => Verb::Write,
+    }
+}
+
+/// Whether an AWS operation has a name that AWS gives to those that only look.
+pub(crate) fn only_looks(name: &str) -> bool {
+    const LOOKS: [&str; 9] =
+        ["Get", "List", "Describe", "Head", "BatchGet", "Lookup", "Filter", "Query", "Scan"];
     let looks = |prefix| {
         name.strip_prefix(prefix)
             .is_some_and(|noun| noun.is_empty() || noun.starts_with(|c: char| c.is_ascii_uppercase()))
     };
-    match read_only {
-        Some(Flag(true)) => Verb::Read,
-        Some(Flag(false)) => Verb::Write,
-        None if LOOKS.into_iter().any(looks) => Verb::Read,
-        None => Verb::Write,
-    }
+    LOOKS.into_iter().any(looks)
 }
 
 /// Who acted, without the session: baselines are kept per role, not per session of it.

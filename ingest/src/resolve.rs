@@ -1,12 +1,12 @@
 //! Who is it, and where: from what the bytes say to a registered agent, an environment and a meaning.
 
 use tautline_detectors::event::{AgentRef, Event};
-use tautline_detectors::rulebook::{Owner, Rulebook};
+use tautline_detectors::rulebook::{Agent, Rulebook};
 
 /// Fills in what the rulebook knows of an event: the agent, the place, and what its operation means.
 ///
 /// What the estate or an audit log knows overrides what the agent claims; policies see the disagreement. A principal
-/// that no entry names, or that two entries name, is kept apart as unregistered, never given to a guess.
+/// that no entry names is kept apart as unregistered, never given to a guess.
 pub fn resolve(event: &mut Event, book: &Rulebook) {
     book.vocabulary.classify(event);
     book.estate.locate(event);
@@ -14,15 +14,16 @@ pub fn resolve(event: &mut Event, book: &Rulebook) {
 }
 
 fn by_identity(event: &Event, book: &Rulebook) -> AgentRef {
-    match book.registry.by_identity(&event.principal.id) {
-        Owner::One(agent) => AgentRef::Registered(agent.id.clone()),
-        Owner::Several | Owner::Nobody => AgentRef::Unregistered(event.principal.id.clone()),
-    }
+    known(book.registry.by_identity(&event.principal.id), &event.principal.id)
 }
 
 fn by_claim(event: &Event, book: &Rulebook) -> AgentRef {
-    match book.registry.by_id(&event.principal.claimed_agent) {
+    known(book.registry.by_id(&event.principal.claimed_agent), &event.principal.claimed_agent)
+}
+
+fn known(agent: Option<&Agent>, principal: &str) -> AgentRef {
+    match agent {
         Some(agent) => AgentRef::Registered(agent.id.clone()),
-        None => AgentRef::Unregistered(event.principal.claimed_agent.clone()),
+        None => AgentRef::Unregistered(principal.to_owned()),
     }
 }

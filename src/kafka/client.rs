@@ -53,10 +53,20 @@ pub(super) struct Group {
 }
 
 impl ClientContext for Group {
+    fn error(&self, error: KafkaError, reason: &str) {
+        // The end of a partition is asked for, and is no error.
+        if !matches!(error, KafkaError::PartitionEOF(_))
+            && error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF)
+        {
+            tracing::warn!("kafka: {error}: {reason}");
+        }
+    }
+
     fn stats(&self, statistics: Statistics) {
         for (topic, partitions) in statistics.topics {
-            for (id, partition) in partitions.partitions.into_iter().filter(|(_, p)| p.consumer_lag >= 0) {
-                self.status.metrics.lag(&topic, id, partition.consumer_lag);
+            // Of what was read: our commits go past the consumer, through the producer's transactions.
+            for (id, partition) in partitions.partitions.into_iter().filter(|(_, p)| p.consumer_lag_stored >= 0) {
+                self.status.metrics.lag(&topic, id, partition.consumer_lag_stored);
             }
         }
     }

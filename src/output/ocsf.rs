@@ -76,6 +76,7 @@ fn metadata(deviation: &Deviation) -> Value {
         "product": { "name": "Tautline", "vendor_name": "Tautline", "version": env!("CARGO_PKG_VERSION") },
         "profiles": ["cloud"],
         "event_code": deviation.control,
+        "correlation_uid": deviation.event.id,
         "original_event_uid": deviation.event.id,
     })
 }

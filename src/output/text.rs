@@ -14,20 +14,28 @@ pub(crate) fn time(at: Millis) -> String {
 
 /// The heading of the lines of [`line`].
 pub(crate) fn heading() -> String {
-    format!("{:<19}  {:<13}  {:<22}  {:>5}  WHAT", "TIME (UTC)", "SEVERITY", "CONTROL", "TRUST")
+    format!("{:<19}  {:<13}  {:<22}  {:<14}  {:>5}  WHAT", "TIME (UTC)", "SEVERITY", "CONTROL", "AGENT", "TRUST")
 }
 
 /// One alert as one line of a table.
 pub(crate) fn line(deviation: &Deviation, colour: bool) -> String {
     let (on, off) = if colour { (paint(deviation.severity), "\x1b[0m") } else { ("", "") };
     format!(
-        "{}  {on}{:<13}{off}  {:<22}  {:>5.0}  {}",
+        "{}  {on}{:<13}{off}  {:<22}  {:<14}  {:>5.0}  {} {}: {}",
         time(deviation.at),
         deviation.severity,
         deviation.control,
+        printable(&deviation.agent.id),
         deviation.trust.after,
-        printable(&deviation.summary)
+        printable(&deviation.event.action),
+        printable(short(&deviation.event.resource.id)),
+        printable(&deviation.what)
     )
+}
+
+/// The last part of an id that is a path, which is what a person knows it by.
+fn short(id: &str) -> &str {
+    id.rsplit(['/', ':']).find(|part| !part.is_empty()).unwrap_or(id)
 }
 
 fn paint(severity: Severity) -> &'static str {
@@ -45,14 +53,14 @@ pub(crate) fn printable(text: &str) -> String {
 }
 
 /// Everything about one deviation, for a person.
-pub(crate) fn explanation(deviation: &Deviation, policy_text: Option<&str>) -> String {
+pub(crate) fn explanation(deviation: &Deviation) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
-    let _ = explain_into(&mut text, deviation, policy_text);
+    let _ = explain_into(&mut text, deviation);
     text
 }
 
-fn explain_into(text: &mut String, deviation: &Deviation, policy_text: Option<&str>) -> std::fmt::Result {
+fn explain_into(text: &mut String, deviation: &Deviation) -> std::fmt::Result {
     let agent = &deviation.agent;
     let event = &deviation.event;
     writeln!(text, "{}", printable(&deviation.summary))?;
@@ -82,7 +90,7 @@ fn explain_into(text: &mut String, deviation: &Deviation, policy_text: Option<&s
     }
     if let Some(policy) = &deviation.policy {
         writeln!(text, "\n  policy       {} at {}:{}", policy.id, policy.path, policy.line)?;
-        for line in policy_text.unwrap_or("(the rulebook at hand is another one: its text is not shown)").lines() {
+        for line in policy.text.lines() {
             writeln!(text, "    | {line}")?;
         }
     }

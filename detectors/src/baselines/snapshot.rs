@@ -1,7 +1,7 @@
 //! Snapshots of the baselines as Arrow record batches, and back.
 //!
-//! Three tables: `agents` (a row an agent), `values` (a row an agent, dimension and value) and `runs` (a row a playbook
-//! run under way). Rows are sorted by their texts, so that equal memory gives equal bytes whatever the order in which it
+//! Four tables: `agents` (a row an agent), `values` (a row an agent, dimension and value), `runs` (a row a playbook run
+//! under way) and `notices` (a row a report about an unregistered principal). Rows are sorted by their texts, so that equal memory gives equal bytes whatever the order in which it
 //! was learned.
 
 use std::collections::HashMap;
@@ -74,7 +74,7 @@ impl Table {
 }
 
 impl Baselines {
-    /// The whole memory as Arrow record batches: `agents`, `values`, `runs`.
+    /// The whole memory as Arrow record batches: `agents`, `values`, `runs`, `notices`.
     ///
     /// # Errors
     ///
@@ -82,7 +82,11 @@ impl Baselines {
     pub fn snapshot(&self) -> Result<Vec<RecordBatch>, ArrowError> {
         let mut agents: Vec<(&str, &Profile)> = self.iter().collect();
         agents.sort_unstable_by_key(|(agent, _)| *agent);
-        Ok(vec![agents_table(&agents).batch()?, self.values_table(&agents).batch()?, runs_table(&agents).batch()?])
+        let mut notices: Vec<&String> = self.notices.iter().collect();
+        notices.sort_unstable();
+        let notices = Table::new("notices").with("notice", StringArray::from_iter_values(notices));
+        let tables = [agents_table(&agents), self.values_table(&agents), runs_table(&agents), notices];
+        tables.into_iter().map(Table::batch).collect()
     }
 
     fn values_table(&self, agents: &[(&str, &Profile)]) -> Table {
@@ -117,6 +121,11 @@ impl Baselines {
         for batch in tables(batches, "runs")? {
             baselines.restore_runs(batch)?;
         }
+        for batch in tables(batches, "notices")? {
+            for row in 0..batch.num_rows() {
+                baselines.notices.insert(Columns(batch).text("notice", row)?.to_owned());
+            }
+        }
         Ok(baselines)
     }
 
@@ -126,6 +135,7 @@ impl Baselines {
             let mut profile = Profile {
                 first_seen: columns.i64("first_seen", row)?,
                 last_seen: columns.i64("last_seen", row)?,
+                learned_until: columns.i64("learned_until", row)?,
                 learned: columns.u64("learned", row)?,
                 seen: columns.u64("seen", row)?,
                 hours: u16s(columns.bytes("hours", row)?)?,
@@ -201,6 +211,7 @@ fn agents_table(agents: &[(&str, &Profile)]) -> Table {
         .with("agent", StringArray::from_iter_values(agents.iter().map(|(agent, _)| *agent)))
         .with("first_seen", i64s(|p| p.first_seen))
         .with("last_seen", i64s(|p| p.last_seen))
+        .with("learned_until", i64s(|p| p.learned_until))
         .with("learned", u64s(|p| p.learned))
         .with("seen", u64s(|p| p.seen))
         .with("hours", BinaryArray::from_iter_values(hours))

@@ -25,7 +25,7 @@ impl Detector for Novelty {
     fn assess(&self, sighting: Sighting<'_>) -> Option<Suspicion> {
         let mut evidence = Vec::new();
         let mut remember = Vec::new();
-        let mut usual = String::new();
+        let (mut what, mut usual) = (String::new(), String::new());
         for (dimension, value) in observations(sighting.event) {
             let Some(limit) = self.dimensions.get(&dimension) else { continue };
             if sighting.past.cell(dimension, value) != Cell::default() {
@@ -38,6 +38,7 @@ impl Detector for Novelty {
             }
             if evidence.is_empty() {
                 usual = usual_values(sighting, dimension);
+                what = words(dimension, value);
             }
             evidence.push(Evidence {
                 what: dimension.name().to_owned(),
@@ -49,9 +50,11 @@ impl Detector for Novelty {
             });
             remember.push(Memory::Value(dimension, value.to_owned()));
         }
-        let first = evidence.first()?;
+        if evidence.is_empty() {
+            return None;
+        }
         Some(Suspicion {
-            what: format!("uses {} {}", first.what.replace('-', " "), first.observed),
+            what,
             counterfactual: format!("the same with what this agent is known for: {usual}"),
             evidence,
             remember,
@@ -60,6 +63,21 @@ impl Detector for Novelty {
 
     fn is_statistical(&self) -> bool {
         true
+    }
+}
+
+/// What is new, as the end of a sentence about the event.
+fn words(dimension: Dimension, value: &str) -> String {
+    match dimension {
+        Dimension::Tool => format!("calls tool `{value}` for the first time"),
+        Dimension::Read => "is a read that this agent makes for the first time".to_owned(),
+        Dimension::Change => "is a change that this agent makes for the first time".to_owned(),
+        Dimension::Sensitive => "is a sensitive operation that this agent uses for the first time".to_owned(),
+        Dimension::Service => format!("is this agent's first use of service `{value}`"),
+        Dimension::ResourceType => format!("changes a `{value}` for the first time"),
+        Dimension::Environment => format!("is this agent's first work in environment `{value}`"),
+        Dimension::Origin => format!("comes from network `{value}` for the first time"),
+        Dimension::Gap | Dimension::Revoked => format!("is new: `{value}`"),
     }
 }
 

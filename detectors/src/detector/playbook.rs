@@ -29,12 +29,18 @@ enum Fit {
 }
 
 impl Conformance {
-    /// The state of the event's run after it; `None` where the event is in no declared playbook, or is no step of it.
+    /// The state of the event's run after it; `None` where the event is in no declared playbook, or the run has not had a
+    /// step yet.
     pub fn next_state(event: &Event, past: Past<'_>, book: &Rulebook) -> Option<RunState> {
         let (playbook, before) = run_of(event, past, book)?;
         match fit(event, playbook, before) {
             Fit::Next(state) | Fit::Skipped { state, .. } => Some(state),
-            _ => None,
+            // Not a step forward, but the run is alive.
+            Fit::Unexpected | Fit::OutOfOrder { .. } | Fit::Repeated { .. } => before.cloned().map(|state| RunState {
+                last: event.at.max(state.last),
+                last_event: event.id.clone(),
+                ..state
+            }),
         }
     }
 }
@@ -43,23 +49,23 @@ impl Detector for Conformance {
     fn assess(&self, sighting: Sighting<'_>) -> Option<Suspicion> {
         let event = sighting.event;
         let (playbook, before) = run_of(event, sighting.past, sighting.book)?;
-        let due = before.map_or(0, |state| state.step);
-        let expected = step_at(playbook, due).map_or_else(String::new, |step| format!("step `{}`", step.id));
+        let expected = due(playbook, before);
         let (what, kind) = match fit(event, playbook, before) {
             Fit::Next(_) => return None,
             Fit::Unexpected => ("is no step".to_owned(), "unexpected step"),
             Fit::OutOfOrder { step } => (format!("repeats step `{step}` after a later one"), "wrong order"),
-            Fit::Skipped { step, .. } => (format!("comes before required step `{step}`"), "skipped step"),
+            Fit::Skipped { step, .. } => (format!("skips required step `{step}`"), "skipped step"),
             Fit::Repeated { step, at_most } => (format!("is step `{step}` more than {at_most} times"), "too many repeats"),
         };
-        Some(suspicion(playbook, format!("{what} of playbook `{}`", playbook.id), kind, &event.action, expected))
+        let observed = format!("`{}`", event.action);
+        Some(suspicion(playbook, format!("{what} of playbook `{}`", playbook.id), kind, observed, expected))
     }
 
     fn assess_end(&self, run: &RunState, book: &Rulebook) -> Option<Suspicion> {
         let playbook = book.playbooks.get(&run.playbook)?;
         let left = playbook.steps.iter().skip(index(run.step) + 1).find(|step| !step.optional)?;
-        let what = format!("is the last of run `{}`, which never came to required step `{}`", run.run, left.id);
-        Some(suspicion(playbook, what, "unfinished run", "nothing more", format!("step `{}`", left.id)))
+        let what = format!("ended without required step `{}`", left.id);
+        Some(suspicion(playbook, what, "unfinished run", "nothing more".to_owned(), format!("step `{}`", left.id)))
     }
 
     fn is_statistical(&self) -> bool {
@@ -67,10 +73,10 @@ impl Detector for Conformance {
     }
 }
 
-fn suspicion(playbook: &Playbook, what: String, kind: &str, observed: &str, expected: String) -> Suspicion {
+fn suspicion(playbook: &Playbook, what: String, kind: &str, observed: String, expected: String) -> Suspicion {
     let evidence = Evidence {
         what: kind.to_owned(),
-        observed: format!("`{observed}`"),
+        observed,
         expected: expected.clone(),
         p_value: None,
         sample: 0,
@@ -117,8 +123,13 @@ fn fit(event: &Event, playbook: &Playbook, before: Option<&RunState>) -> Fit {
     }
 }
 
-fn step_at(playbook: &Playbook, step: u32) -> Option<&crate::rulebook::Step> {
-    playbook.steps.get(index(step))
+/// The steps that may come next: those up to and including the next required one.
+fn due(playbook: &Playbook, before: Option<&RunState>) -> String {
+    let from = before.map_or(0, |state| index(state.step) + 1);
+    let ahead = playbook.steps.iter().skip(from);
+    let optional = ahead.clone().take_while(|step| step.optional).count();
+    let steps: Vec<String> = ahead.take(optional + 1).map(|step| format!("`{}`", step.id)).collect();
+    if steps.is_empty() { "the end of the run".to_owned() } else { format!("step {}", steps.join(" or ")) }
 }
 
 fn index(step: u32) -> usize {

@@ -11,7 +11,7 @@ use crate::event::{Event, Verb};
 use crate::glob;
 
 /// The class of a principal that is in no registry.
-const UNREGISTERED: &str = "unregistered";
+pub(super) const UNREGISTERED: &str = "unregistered";
 
 /// Everything a policy can ask about, by reference into the event and the registry.
 #[derive(Clone, Copy, Debug)]
@@ -134,7 +134,7 @@ fn identity_disputed(event: &Event, agent: Option<&Agent>, book: &Rulebook) -> b
     let (Some(agent), false) = (agent, event.source.is_audit() || event.principal.id.is_empty()) else {
         return false;
     };
-    book.registry.by_identity(&event.principal.id) != super::Owner::One(agent)
+    book.registry.by_identity(&event.principal.id).is_none_or(|owner| owner.id != agent.id)
 }
 
 /// Decisions by exactly what they depend on. Bounded; emptied with every change of the rulebook.

@@ -24,7 +24,7 @@ pub use facts::{DecisionCache, Facts};
 pub use people::{People, Person};
 pub use playbook::{Playbook, Playbooks, Step};
 pub use policy::{Judgement, PolicyRef, Violation};
-pub use registry::{Agent, Class, Owner, Registry, Window};
+pub use registry::{Agent, Class, Registry, Window};
 pub use vocabulary::Vocabulary;
 
 use policy::Policies;

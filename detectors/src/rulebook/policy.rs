@@ -29,6 +29,8 @@ pub struct PolicyRef {
     pub path: String,
     /// Line, from 1.
     pub line: usize,
+    /// Its text.
+    pub text: String,
     /// What it says, from `@message`.
     pub message: String,
     /// Severity from `@severity`, where it differs from the control's.
@@ -141,7 +143,8 @@ impl Policies {
         };
         let control = file.name.split('/').next().unwrap_or_default().to_owned();
         for policy in parsed.policies() {
-            let offset = file.text.find(&policy.to_cedar().unwrap_or_default()).unwrap_or(0);
+            let text = policy.to_cedar().unwrap_or_default();
+            let offset = file.text.find(&text).unwrap_or(0);
             let Some(own_id) = policy.annotation("id") else {
                 errors.push(file.error(offset, "a policy needs an `@id(\"…\")`"));
                 continue;
@@ -159,6 +162,7 @@ impl Policies {
                 control: control.clone(),
                 path: file.path.clone(),
                 line: file.line(offset),
+                text,
                 message: policy.annotation("message").unwrap_or_default().to_owned(),
                 severity,
             };

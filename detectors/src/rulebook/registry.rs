@@ -101,32 +101,13 @@ impl Window {
     }
 }
 
-/// Whom an identity belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner<'r> {
-    /// Exactly one agent.
-    One(&'r Agent),
-    /// More than one: nobody's word can tell which.
-    Several,
-    /// No agent.
-    Nobody,
-}
-
-impl PartialEq for Agent {
-    fn eq(&self, other: &Self) -> bool {
-        self.id == other.id
-    }
-}
-
-impl Eq for Agent {}
-
 /// All registered agents.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     agents: Vec<Agent>,
     by_id: FxHashMap<String, usize>,
-    /// Identities without a star, to their agents.
-    by_identity: FxHashMap<String, Vec<usize>>,
+    /// Identities without a star, to their agent.
+    by_identity: FxHashMap<String, usize>,
     /// Agents that have identities with a star.
     with_patterns: Vec<usize>,
     /// Entries that are fleets.
@@ -142,22 +123,14 @@ impl Registry {
         self.fleets.iter().filter_map(|&i| self.agents.get(i)).find(|fleet| glob::any(&fleet.members, id))
     }
 
-    /// The agent that may act under this identity.
-    pub fn by_identity(&self, identity: &str) -> Owner<'_> {
-        let literal = self.by_identity.get(identity).into_iter().flatten();
-        let fitting = |&&index: &&usize| {
-            self.agents.get(index).is_some_and(|agent| {
-                agent.identities.iter().any(|glob| glob.literal().is_none() && glob.matches(identity))
-            })
-        };
-        let mut owners: Vec<usize> = literal.chain(self.with_patterns.iter().filter(fitting)).copied().collect();
-        owners.sort_unstable();
-        owners.dedup();
-        match owners.as_slice() {
-            [] => Owner::Nobody,
-            [one] => self.agents.get(*one).map_or(Owner::Nobody, Owner::One),
-            _ => Owner::Several,
+    /// The agent that may act under this identity: one at most, for a registry in which two entries claim the same one is
+    /// refused.
+    pub fn by_identity(&self, identity: &str) -> Option<&Agent> {
+        if let Some(&index) = self.by_identity.get(identity) {
+            return self.agents.get(index);
         }
+        let agents = self.with_patterns.iter().filter_map(|&index| self.agents.get(index));
+        agents.into_iter().find(|agent| glob::any(&agent.identities, identity))
     }
 
     /// All agents, in the order of their ids.
@@ -185,8 +158,10 @@ impl Registry {
             toml.finish(errors);
         }
         let mut agents: BTreeMap<String, Agent> = BTreeMap::new();
+        let mut places = BTreeMap::new();
         for (file, fleet, entry) in entries {
             let span = entry.span.clone();
+            places.insert(entry.name.clone(), (file, span.start));
             let reader = EntryReader { file, people, playbooks, span: entry.span.clone() };
             if let Some(agent) = reader.read(entry, fleet, &templates, errors)
                 && let Some(twin) = agents.insert(agent.id.clone(), agent)
@@ -194,7 +169,33 @@ impl Registry {
                 errors.push(file.error(span.start, format!("agent `{}` is registered twice", twin.id)));
             }
         }
-        Self::index(agents.into_values().collect())
+        let registry = Self::index(agents.into_values().collect());
+        for (agent, identity, other) in registry.shared_identities() {
+            if let Some((file, offset)) = places.get(&agent.id) {
+                let message = format!("identity `{identity}` of agent `{}` is also one of `{}`", agent.id, other.id);
+                errors.push(file.error(*offset, format!("{message}: nobody could tell which of them acted")));
+            }
+        }
+        registry
+    }
+
+    /// Identities that two agents claim, each with both.
+    fn shared_identities(&self) -> Vec<(&Agent, &Glob, &Agent)> {
+        let mut shared = Vec::new();
+        for agent in &self.agents {
+            for identity in &agent.identities {
+                if let Some(text) = identity.literal() {
+                    // The index holds the last agent of this very text.
+                    let other = self.by_identity.get(text).and_then(|&index| self.agents.get(index));
+                    shared.extend(other.filter(|other| other.id != agent.id).map(|other| (agent, identity, other)));
+                    continue;
+                }
+                let others = self.agents.iter().filter(|other| other.id != agent.id);
+                let clashing = others.filter(|other| other.identities.iter().any(|theirs| theirs.overlaps(identity)));
+                shared.extend(clashing.map(|other| (agent, identity, other)));
+            }
+        }
+        shared
     }
 
     fn index(agents: Vec<Agent>) -> Self {
@@ -203,7 +204,7 @@ impl Registry {
             registry.by_id.insert(agent.id.clone(), index);
             for identity in &agent.identities {
                 match identity.literal() {
-                    Some(text) => registry.by_identity.entry(text.to_owned()).or_default().push(index),
+                    Some(text) => drop(registry.by_identity.insert(text.to_owned(), index)),
                     None if registry.with_patterns.last() != Some(&index) => registry.with_patterns.push(index),
                     None => {}
                 }

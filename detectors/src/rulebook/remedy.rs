@@ -1,13 +1,13 @@
 //! The counterfactual of a guardrail: the smallest change to the facts that all policies would have allowed.
 
-use super::facts::{Facts, TEXTS, TRUTHS};
+use super::facts::{Facts, TEXTS, TRUTHS, UNREGISTERED};
 use crate::event::Verb;
 
 /// One thing that could have been otherwise.
 enum Change {
     Text(&'static str, &'static str),
     Truth(&'static str, bool),
-    ReadOnly,
+    Propose,
 }
 
 /// What could have been otherwise, the likeliest first, with its words.
@@ -23,15 +23,18 @@ const CHANGES: [(Change, &str); 13] = [
     (Change::Truth("context.exposes", false), "without opening the resource to others"),
     (Change::Truth("context.identity_disputed", false), "under an identity that the registry gives the agent"),
     (Change::Truth("context.approval_referenced", true), "with an approval"),
-    (Change::ReadOnly, "as a read"),
+    (Change::Propose, "as a proposal that a person carries out"),
     (Change::Text("principal.class", "operator"), "by an operator"),
 ];
 
-/// The changes needed at most before a person has to think anew.
+/// What is left where no two changes help.
 const NOTHING: &str = "nothing that this agent may do by itself: ask a person to do it";
 
 /// Finds one change, or else two, that make `allowed` true.
 pub(super) fn find(facts: &Facts<'_>, allowed: impl Fn(&Facts<'_>) -> bool) -> String {
+    if facts.texts.contains(&UNREGISTERED) {
+        return "by an agent that the registry names, with a person who answers for it".to_owned();
+    }
     let changed: Vec<(Facts<'_>, &str)> =
         CHANGES.iter().filter_map(|(change, words)| Some((apply(facts, change)?, *words))).collect();
     if let Some((_, words)) = changed.iter().find(|(facts, _)| allowed(facts)) {
@@ -64,11 +67,11 @@ fn apply<'e>(facts: &Facts<'e>, change: &Change) -> Option<Facts<'e>> {
             let at = TRUTHS.iter().position(|truth| truth == name)?;
             *changed.truths.get_mut(at).filter(|truth| *truth != value)? = *value;
         }
-        Change::ReadOnly => {
-            if changed.verb == Verb::Read {
+        Change::Propose => {
+            if !changed.verb.changes() {
                 return None;
             }
-            changed.verb = Verb::Read;
+            changed.verb = Verb::Propose;
             let at = TRUTHS.iter().position(|truth| *truth == "context.changes")?;
             *changed.truths.get_mut(at)? = false;
         }

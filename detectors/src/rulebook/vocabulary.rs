@@ -40,9 +40,9 @@ impl Vocabulary {
     pub fn classify(&self, event: &mut Event) {
         let service = event.action.split_once(':').map_or("", |(service, _)| service);
         let special = self.by_service.get(service).into_iter().flatten();
-        let changes = event.verb.changes();
         let (mut verb, mut asset, mut data) = (None, None, None);
         for entry in special.chain(&self.any_service).filter_map(|&index| self.entries.get(index)) {
+            let changes = verb.unwrap_or(event.verb).changes();
             let skipped = (entry.changes_only && !changes) || (entry.exposing_only && !event.resource.exposes);
             if skipped || !glob::any(&entry.operations, &event.action) {
                 continue;

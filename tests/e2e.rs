@@ -1,0 +1,319 @@
+//! End to end, against a real broker: nothing lost, nothing doubled, nothing that stops the stream.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::broker::{self, Tautline, create_topic, produce, read_committed, unique, wait_for};
+
+const LONG: Duration = Duration::from_secs(240);
+/// 2026-03-02, a Monday, 09:00 UTC.
+const MONDAY: i64 = 1_772_442_000_000;
+
+/// One test's topics, configuration and registry.
+struct Stand {
+    directory: tempfile::TempDir,
+    name: String,
+    port: u16,
+}
+
+impl Stand {
+    /// Topics `<name>.source` (4 partitions) and a configuration that reads it; `extra` goes to its end.
+    fn new(name: &str, port: u16, extra: &str) -> Self {
+        let stand = Self { directory: tempfile::tempdir().unwrap(), name: unique(name), port };
+        let root = env!("CARGO_MANIFEST_DIR");
+        copy(&Path::new(root).join("rules"), &stand.directory.path().join("rules"));
+        create_topic(&stand.topic("source"), 4, &[("max.message.bytes", "12000000")]);
+        let topic = |name: &str| stand.topic(name);
+        let text = format!(
+            "[kafka]\nbrokers = \"{}\"\ngroup = \"{}\"\n[[sources]]\ntopic = \"{}\"\n[outputs]\nalerts = \"{}\"\n\
+             revocations = \"{}\"\ndead_letter = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[rulebook]\n\
+             store = \"store\"\n{extra}",
+            broker::address(), stand.name, topic("source"), topic("alerts"), topic("revocations"), topic("dead")
+        );
+        let log = if extra.contains("[log]") { String::new() } else { format!("[log]\ntopic = \"{}\"\n", topic("events")) };
+        fs::write(stand.config(), text + &log).unwrap();
+        stand
+    }
+
+    fn topic(&self, name: &str) -> String {
+        format!("{}.{name}", self.name)
+    }
+
+    fn config(&self) -> PathBuf {
+        self.directory.path().join("tautline.toml")
+    }
+
+    fn start(&self) -> Tautline {
+        Tautline::start(&self.config(), self.port)
+    }
+
+    fn ready(&self) -> Tautline {
+        let tautline = self.start();
+        wait_for("readiness", LONG, || tautline.get("/readyz").is_some_and(|(status, _)| status == 200));
+        tautline
+    }
+
+    fn alerts(&self) -> Vec<Value> {
+        let alerts = read_committed(&self.topic("alerts"));
+        alerts.iter().map(|alert| serde_json::from_slice(alert).unwrap()).collect()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.config().with_extension("log")).unwrap_or_default()
+    }
+
+    /// What an undisturbed replay says of the same events: id, score and rulebook of every alert.
+    fn replayed(&self, events: &[(String, String)]) -> Findings {
+        let file = self.directory.path().join("events.jsonl");
+        let lines = events.iter().fold(String::new(), |mut lines, (_, event)| {
+            writeln!(lines, "{event}").unwrap();
+            lines
+        });
+        fs::write(&file, lines).unwrap();
+        let replay = Command::new(env!("CARGO_BIN_EXE_tautline"))
+            .args(["replay", "--output", "json", "--config"])
+            .arg(self.config())
+            .arg(&file)
+            .output()
+            .unwrap();
+        assert!(replay.status.success(), "{}", String::from_utf8_lossy(&replay.stderr));
+        let lines = String::from_utf8(replay.stdout).unwrap();
+        findings(&lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<_>>())
+    }
+}
+
+/// Alert ids, each with how often it came and its exact score.
+type Findings = BTreeMap<String, (u32, String)>;
+
+fn findings(alerts: &[Value]) -> Findings {
+    let mut findings = Findings::new();
+    for alert in alerts {
+        let score = alert["unmapped"]["tautline"]["deviation"]["score"].to_string();
+        let entry = findings.entry(alert["finding_info"]["uid"].as_str().unwrap().to_owned());
+        entry.or_insert((0, score)).0 += 1;
+    }
+    findings
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() { copy(&path, &target) } else { drop(fs::copy(&path, &target).unwrap()) }
+    }
+}
+
+/// An agent action of `agent`, the `number`th of its kind.
+fn action(agent: &str, number: usize, at: i64, tool: &str, operation: &str, verb: &str, account: &str) -> String {
+    let time = jiff::Timestamp::from_millisecond(at).unwrap();
+    json!({
+        "specversion": "1.0", "type": "tautline.agent.action.v1", "source": "/tests", "id": format!("{agent}-{number}"),
+        "time": time.to_string(),
+        "data": {
+            "agent": { "id": agent }, "session": format!("s{}", number / 100), "tool": tool, "operation": operation,
+            "verb": verb, "account": account, "resource": { "type": "AWS::ECS::Service", "id": format!("svc-{}", number % 7) },
+            "outcome": { "status": "success" },
+        }
+    })
+    .to_string()
+}
+
+/// Work of a fleet of agents over some days, with something wrong now and then; keyed by agent.
+fn fleet_work(events: usize) -> Vec<(String, String)> {
+    let agents = ["triage-bot", "change-advisor", "deploy-bot", "night-bot", "ci-runner-7", "nobody-knows-me"];
+    let operations = ["ecs:DescribeServices", "ecs:DescribeTasks", "logs:FilterLogEvents", "ecs:ListTasks"];
+    (0..events)
+        .map(|number| {
+            let agent = agents[number % agents.len()];
+            let at = MONDAY + i64::try_from(number).unwrap() * 3_000;
+            // Staging, but where something is wrong: production, a write, a new service.
+            let (operation, verb, account) = match number % 997 {
+                13 | 512 => ("ecs:UpdateService", "write", "222222222222"),
+                400 => ("ecs:DescribeServices", "read", "111111111111"),
+                700 => ("iam:AttachRolePolicy", "write", "222222222222"),
+                _ => (operations[number / agents.len() % operations.len()], "read", "222222222222"),
+            };
+            let account = if agent.starts_with("night") || agent.starts_with("ci") { "333333333333" } else { account };
+            (agent.to_owned(), action(agent, number, at, "aws_cli", operation, verb, account))
+        })
+        .collect()
+}
+
+fn send(topic: &str, events: &[(String, String)]) {
+    produce(topic, events.iter().map(|(key, event)| (key.as_str(), event.as_bytes())));
+}
+
+#[test]
+fn a_process_killed_in_the_middle_loses_and_doubles_nothing() {
+    let stand = Stand::new("kill", 19_464, "");
+    let events = fleet_work(100_000);
+    let expected = stand.replayed(&events);
+    assert!(expected.len() > 400, "only {} alerts to look for", expected.len());
+    send(&stand.topic("source"), &events);
+
+    for stop_after in [20_000.0, 45_000.0] {
+        let tautline = stand.start();
+        // A restart steps what is committed in silence, and counts only what it speaks of.
+        wait_for("events to be judged", LONG, || tautline.metric("tautline_events_total", "") > stop_after);
+        tautline.kill();
+    }
+    assert!(findings(&stand.alerts()).len() < expected.len(), "killed too late to show anything");
+    let tautline = stand.start();
+    wait_for("all alerts", LONG, || stand.alerts().len() >= expected.len());
+    assert_eq!(tautline.terminate(), Some(0));
+
+    assert!(findings(&stand.alerts()) == expected, "the alerts differ from those of an undisturbed replay");
+    let log = read_committed(&stand.topic("events"));
+    let logged = log.iter().filter(|record| record.starts_with(br#"{"event":"#)).count();
+    assert_eq!(logged, events.len(), "the hop lost or doubled events");
+    let revocations = read_committed(&stand.topic("revocations"));
+    let ids: Vec<String> = revocations.iter().map(|set| text(&serde_json::from_slice::<Value>(set).unwrap()["jti"])).collect();
+    assert!(!ids.is_empty());
+    assert_eq!(ids.len(), ids.iter().collect::<std::collections::BTreeSet<_>>().len(), "a revocation was doubled");
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn bad_records_go_to_the_dead_letters_and_the_stream_goes_on() {
+    let stand = Stand::new("bad", 19_465, "");
+    let tautline = stand.ready();
+    let good = |number| action("triage-bot", number, MONDAY, "aws_cli", "ecs:UpdateService", "write", "222222222222");
+    let base: Value = serde_json::from_str(&good(0)).unwrap();
+    let wrong = |pointer: &str, value: Value| {
+        let mut event = base.clone();
+        *event.pointer_mut(pointer).unwrap() = value;
+        event.to_string().into_bytes()
+    };
+    let mut large = base.clone();
+    large["data"]["arguments"] = json!({ "text": { "value": "x".repeat(10_000_000) } });
+    let deep = format!(r#""arguments":{{"x":{{"value":{}{}}}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    let bad: Vec<(&str, Vec<u8>)> = vec![
+        ("not-json", b"garbage".to_vec()),
+        ("too-large", large.to_string().into_bytes()),
+        ("too-deep", good(0).replace(r#""tool":"aws_cli""#, &deep).into_bytes()),
+        ("not-utf8", vec![0xff, 0xfe, 0x00]),
+        ("empty", Vec::new()),
+        ("wrong-type", wrong("/data/agent/id", json!(7))),
+        ("wrong-type", wrong("/data/tool", json!({ "name": "x" }))),
+        ("wrong-type", wrong("/id", json!([1]))),
+        ("implausible-time", wrong("/time", json!("1970-01-01T00:00:00Z"))),
+        ("implausible-time", wrong("/time", json!("2100-01-01T00:00:00Z"))),
+        ("invalid-value", wrong("/time", json!("yesterday"))),
+    ];
+    for (number, (_, record)) in bad.iter().enumerate() {
+        produce(&stand.topic("source"), [("k", record.as_slice()), ("k", good(number).as_bytes())]);
+    }
+    wait_for("the good events' alerts", LONG, || stand.alerts().len() >= bad.len());
+    wait_for("the dead letters", LONG, || read_committed(&stand.topic("dead")).len() >= bad.len());
+
+    let letters: Vec<Value> =
+        read_committed(&stand.topic("dead")).iter().map(|letter| serde_json::from_slice(letter).unwrap()).collect();
+    assert_eq!(letters.len(), bad.len());
+    for (letter, (reason, record)) in letters.iter().zip(&bad) {
+        assert_eq!(letter["reason"], *reason, "{}", letter["detail"]);
+        assert_eq!(letter["topic"], stand.topic("source"));
+        assert_eq!(letter["length"], record.len());
+        assert_eq!(letter["truncated"], record.len() > 512 * 1_024);
+        assert!(letter["partition"].is_i64() && letter["offset"].is_i64());
+        assert_eq!(letter["sha256"].as_str().unwrap().len(), 64);
+    }
+    let counted: f64 = tautline.metric("tautline_dead_letters_total", "");
+    assert!((counted - f64::from(u32::try_from(bad.len()).unwrap())).abs() < 0.5, "{counted} counted");
+    assert_eq!(tautline.terminate(), Some(0));
+}
+
+#[test]
+fn a_new_rulebook_switches_in_the_log_and_a_restart_judges_by_both() {
+    let stand = Stand::new("switch", 19_466, "");
+    let first = action("triage-bot", 1, MONDAY, "aws_cli", "ecs:UpdateService", "write", "222222222222");
+    let second = action("triage-bot", 2, MONDAY + 1_000, "aws_cli", "ecs:UpdateService", "write", "222222222222");
+    let tautline = stand.ready();
+    produce(&stand.topic("source"), [("k", first.as_bytes())]);
+    wait_for("the first alert", LONG, || !stand.alerts().is_empty());
+    assert_eq!(tautline.terminate(), Some(0));
+    let before = stand.alerts().len();
+
+    let control = stand.directory.path().join("rules/agent-classes/control.toml");
+    let text = fs::read_to_string(&control).unwrap();
+    fs::write(&control, text.replace("severity = \"critical\"", "severity = \"high\"")).unwrap();
+    let tautline = stand.ready();
+    wait_for("the switch", LONG, || {
+        let log = read_committed(&stand.topic("events"));
+        log.iter().filter(|record| record.starts_with(br#"{"rulebook":"#)).count() == 1
+    });
+    produce(&stand.topic("source"), [("k", second.as_bytes())]);
+    wait_for("the second alert", LONG, || stand.alerts().len() > before);
+    tautline.kill();
+
+    let tautline = stand.ready();
+    assert_eq!(tautline.terminate(), Some(0));
+    let classes: Vec<Value> =
+        stand.alerts().into_iter().filter(|alert| alert["metadata"]["event_code"] == "agent-classes").collect();
+    assert_eq!(classes.len(), 2, "the restart doubled an alert");
+    let severity = |alert: &Value| alert["severity"].as_str().unwrap().to_owned();
+    assert_eq!([severity(&classes[0]), severity(&classes[1])], ["Critical", "High"]);
+    let hash = |alert: &Value| alert["finding_info"]["analytic"]["version"].clone();
+    assert_ne!(hash(&classes[0]), hash(&classes[1]));
+}
+
+#[test]
+fn a_source_keyed_by_agent_can_be_the_log_itself() {
+    let stand = Stand::new("direct", 19_467, "[log]\ndirect = true\n");
+    let events = fleet_work(3_000);
+    let expected = stand.replayed(&events);
+    let tautline = stand.ready();
+    send(&stand.topic("source"), &events[..1_500]);
+    wait_for("events to be judged", LONG, || tautline.metric("tautline_events_total", "") > 500.0);
+    tautline.kill();
+    let tautline = stand.start();
+    send(&stand.topic("source"), &events[1_500..]);
+    wait_for("all alerts", LONG, || stand.alerts().len() >= expected.len());
+    assert_eq!(tautline.terminate(), Some(0));
+    assert!(findings(&stand.alerts()) == expected, "the alerts differ from those of an undisturbed replay");
+}
+
+#[test]
+fn without_a_broker_it_waits_and_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("tautline.toml");
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules");
+    copy(&rules, &directory.path().join("rules"));
+    let text = "[kafka]\nbrokers = \"127.0.0.1:9\"\n[[sources]]\ntopic = \"x\"\n[http]\nlisten = \"127.0.0.1:19468\"\n";
+    fs::write(&config, text).unwrap();
+    let tautline = Tautline::start(&config, 19_468);
+    wait_for("an answer", LONG, || tautline.get("/readyz").is_some());
+    let (status, body) = tautline.get("/readyz").unwrap();
+    assert_eq!((status, body.contains("engine")), (503, true), "{body}");
+    assert_eq!(tautline.get("/healthz").unwrap().0, 200);
+    let log = || fs::read_to_string(config.with_extension("log")).unwrap();
+    wait_for("a clear error", LONG, || log().contains("cannot reach the broker"));
+    assert_eq!(tautline.terminate(), Some(0), "{}", log());
+}
+
+#[test]
+fn metrics_and_the_live_page_show_what_happens() {
+    let stand = Stand::new("page", 19_469, "");
+    let tautline = stand.ready();
+    let hostile = action("<script>alert(1)</script>", 1, MONDAY, "aws_cli", "ecs:UpdateService", "write", "222222222222");
+    produce(&stand.topic("source"), [("k", hostile.as_bytes())]);
+    wait_for("the deviation", LONG, || tautline.metric("tautline_deviations_total", "agent-classes") > 0.0);
+    let (status, page) = tautline.get("/").unwrap();
+    assert_eq!(status, 200);
+    assert!(page.contains("&lt;script&gt;") && !page.contains("<script>"), "{page}");
+    assert!(tautline.metric("tautline_detection_latency_seconds_count", "") > 0.0);
+    assert!(tautline.metric("tautline_commit_seconds_count", "") > 0.0);
+    for name in ["tautline_events_total", "tautline_agents", "tautline_dead_letters_total", "tautline_consumer_lag_records"] {
+        wait_for(name, LONG, || tautline.get("/metrics").is_some_and(|(_, metrics)| metrics.contains(name)));
+    }
+    assert_eq!(tautline.terminate(), Some(0), "{}", stand.log());
+}

@@ -1,0 +1,16 @@
+//! One binary for all tests of the whole.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::too_many_lines
+)]
+
+mod acceptance;
+mod broker;
+mod determinism;
+mod e2e;
+mod golden;
+mod support;

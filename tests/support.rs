@@ -1,0 +1,127 @@
+//! What several tests need: the repository's own rules and data.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use flate2::read::GzDecoder;
+use serde_json::Value;
+use tautline_detectors::deviation::Deviation;
+use tautline_detectors::rulebook::RuleFile;
+
+/// The repository.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The text of a file of the repository.
+pub(crate) fn text(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// What a directory holds, sorted.
+pub(crate) fn entries(directory: &Path) -> Vec<PathBuf> {
+    let read = fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let mut paths: Vec<PathBuf> = read.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+/// A file of a rulebook.
+pub(crate) fn file(name: &str, text: &str) -> RuleFile {
+    RuleFile { name: name.to_owned(), path: name.to_owned(), text: text.to_owned() }
+}
+
+/// The shipped rules without a registry.
+pub(crate) fn rule_files() -> Vec<RuleFile> {
+    let rules = root().join("rules");
+    let mut files = vec![file("schema.cedarschema", &text("rules/schema.cedarschema"))];
+    for folder in entries(&rules).into_iter().filter(|path| path.is_dir() && !path.ends_with("example")) {
+        for path in entries(&folder) {
+            let name = path.strip_prefix(&rules).unwrap().to_str().unwrap();
+            if name.ends_with(".toml") || name.ends_with(".cedar") {
+                files.push(file(name, &fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    files
+}
+
+/// The shipped rules with the example registry.
+pub(crate) fn example_files() -> Vec<RuleFile> {
+    let mut files = rule_files();
+    for (folder, kind) in [("agents.d", "agents"), ("playbooks.d", "playbooks")] {
+        for path in entries(&root().join("rules/example").join(folder)) {
+            let name = format!("registry/{kind}/{}", path.file_name().unwrap().to_str().unwrap());
+            files.push(file(&name, &fs::read_to_string(&path).unwrap()));
+        }
+    }
+    for name in ["estate.toml", "people.toml"] {
+        files.push(file(&format!("registry/{name}"), &text(&format!("rules/example/{name}"))));
+    }
+    files
+}
+
+/// Replaces a text in one file of a rulebook, which must hold it.
+pub(crate) fn edit(files: &mut [RuleFile], name: &str, from: &str, to: &str) {
+    let file = files.iter_mut().find(|file| file.name == name).unwrap_or_else(|| panic!("no `{name}`"));
+    assert!(file.text.contains(from), "`{name}` does not hold `{from}`");
+    file.text = file.text.replace(from, to);
+}
+
+/// Takes an agent out of the registry.
+pub(crate) fn without_agent(files: &mut [RuleFile], agent: &str) {
+    let heading = format!("[agents.{agent}]");
+    let file = files.iter_mut().find(|file| file.text.contains(&heading)).unwrap_or_else(|| panic!("no `{agent}`"));
+    let mut table: toml::Table = file.text.parse().unwrap();
+    table.get_mut("agents").and_then(toml::Value::as_table_mut).unwrap().remove(agent).unwrap();
+    file.text = table.to_string();
+}
+
+/// The real binary with these arguments, started in the repository, fed with `input`.
+pub(crate) fn tautline<'a>(arguments: impl IntoIterator<Item = &'a str>, input: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tautline"))
+        .args(arguments)
+        .current_dir(root())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    // The binary may write before it has read everything, or not read at all.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    output
+}
+
+/// The deviations in a replay's output.
+pub(crate) fn deviations(output: &Output) -> Vec<Deviation> {
+    let lines = std::str::from_utf8(&output.stdout).unwrap().lines();
+    lines.map(|line| alert(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+fn alert(line: &str) -> serde_json::Result<Deviation> {
+    let finding: Value = serde_json::from_str(line)?;
+    serde_json::from_value(finding["unmapped"]["tautline"]["deviation"].clone())
+}
+
+/// The registry of the recorded events, as arguments.
+pub(crate) const RECORDED: [&str; 6] =
+    ["--agents", "tests/data/agents.toml", "--estate", "tests/data/estate.toml", "--people", "tests/data/people.toml"];
+
+/// The rows of `tests/data/<name>.jsonl.gz`.
+pub(crate) fn rows(name: &str) -> Vec<Value> {
+    let path = root().join(format!("tests/data/{name}.jsonl.gz"));
+    let mut text = String::new();
+    GzDecoder::new(fs::File::open(path).unwrap()).read_to_string(&mut text).unwrap();
+    text.lines().map(|row| serde_json::from_str(row).unwrap()).collect()
+}
+
+/// JSON values, one a line.
+pub(crate) fn lines<'v>(values: impl IntoIterator<Item = &'v Value>) -> String {
+    values.into_iter().map(|value| format!("{value}\n")).collect()
+}
