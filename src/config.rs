@@ -173,7 +173,14 @@ impl Config {
         let mut config: Self = toml::from_str(&text).map_err(|error| located(path, &text, &error))?;
         let base = path.parent().unwrap_or(Path::new(""));
         let paths = &mut config.rulebook;
-        for path in [&mut paths.rules, &mut paths.agents, &mut paths.estate, &mut paths.people, &mut paths.playbooks, &mut paths.store] {
+        for path in [
+            &mut paths.rules,
+            &mut paths.agents,
+            &mut paths.estate,
+            &mut paths.people,
+            &mut paths.playbooks,
+            &mut paths.store,
+        ] {
             *path = base.join(&*path);
         }
         Ok(config)

@@ -116,9 +116,8 @@ fn collect(path: &Path, kind: &str, files: &mut Vec<RuleFile>, errors: &mut Vec<
 }
 
 fn entries(directory: &Path, errors: &mut Vec<RulebookError>) -> Vec<PathBuf> {
-    let read = fs::read_dir(directory).and_then(|entries| {
-        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()
-    });
+    let read = fs::read_dir(directory)
+        .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>());
     match read {
         Ok(mut paths) => {
             paths.sort();

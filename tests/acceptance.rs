@@ -162,8 +162,11 @@ fn at_most_two_percent_of_ordinary_reads_alert() {
     let past = past();
     let (first, second) = past.split_at(past.len() / 2);
     let first = file_of(first);
-    let reads: BTreeSet<&str> =
-        second.iter().filter(|event| event["readOnly"] == true).map(|event| event["eventID"].as_str().unwrap()).collect();
+    let reads: BTreeSet<&str> = second
+        .iter()
+        .filter(|event| event["readOnly"] == true)
+        .map(|event| event["eventID"].as_str().unwrap())
+        .collect();
     assert!(reads.len() > 300, "{} reads show little", reads.len());
     for given in [Given::History, Given::Before] {
         let found = replay(first.path().to_str().unwrap(), second, given);

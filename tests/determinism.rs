@@ -160,7 +160,15 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     let rare = || prop::bool::weighted(0.1);
     (0..AGENTS.len(), act(), after, any::<bool>(), rare(), prop_oneof![9 => Just(0_u8), 1 => 1..4_u8], rare()).prop_map(
-        |(who, act, after, audit, denied, network, disputed)| Step { who, act, after, audit, denied, network, disputed },
+        |(who, act, after, audit, denied, network, disputed)| Step {
+            who,
+            act,
+            after,
+            audit,
+            denied,
+            network,
+            disputed,
+        },
     )
 }
 
@@ -168,8 +176,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn burst() -> impl Strategy<Value = Vec<Step>> {
     (0..AGENTS.len(), 8..70_usize, any::<bool>(), any::<bool>()).prop_map(|(who, many, denied, new)| {
         let act = |n: usize| if new { Act::Explore(u8::try_from(n % 24).unwrap()) } else { Act::Usual(0) };
-        let step =
-            |n| Step { who, act: act(n), after: 1_000, audit: true, denied, network: 0, disputed: false };
+        let step = |n| Step { who, act: act(n), after: 1_000, audit: true, denied, network: 0, disputed: false };
         (0..many).map(step).collect()
     })
 }
@@ -213,7 +220,8 @@ fn books() -> &'static [Arc<Rulebook>; 3] {
     })
 }
 
-const SECRET_READS: &str = "id = \"secret-reads\"\ntitle = \"Reads a secret\"\nseverity = \"low\"\nresponse = \"revoke\"\n";
+const SECRET_READS: &str =
+    "id = \"secret-reads\"\ntitle = \"Reads a secret\"\nseverity = \"low\"\nresponse = \"revoke\"\n";
 const SECRET_READS_POLICY: &str = r#"@id("secrets") @message("reads a secret") @severity("medium")
 forbid (principal, action, resource) when { resource.data == "secrets" && !context.data_approved };"#;
 const NEWCOMER: &str = "[agents.newcomer]\nclass = \"operator\"\nowner = \"ana.ruiz@example.com\"\nteam = \"platform\"\n\
@@ -238,7 +246,8 @@ impl Writer {
         for (turn, at) in hours.enumerate() {
             for (who, agent) in AGENTS.iter().enumerate().filter(|(_, agent)| agent.role != "somebody") {
                 let act = Act::Usual(turn);
-                let step = Step { who, act, after: 0, audit: turn % 2 == 0, denied: false, network: 0, disputed: false };
+                let step =
+                    Step { who, act, after: 0, audit: turn % 2 == 0, denied: false, network: 0, disputed: false };
                 let at = MONDAY + at + Millis::try_from(who).unwrap() * MINUTE;
                 let json = self.json(&step, at);
                 self.append(who, json, book, agent.accepted);
@@ -250,7 +259,8 @@ impl Writer {
         let (clock, past) = &mut self.agents[step.who];
         *clock += step.after;
         let at = *clock;
-        let earlier = |n: u8| (!past.is_empty()).then(|| past[past.len() - 1 - usize::from(n) % past.len().min(40)].clone());
+        let earlier =
+            |n: u8| (!past.is_empty()).then(|| past[past.len() - 1 - usize::from(n) % past.len().min(40)].clone());
         let json = match step.act {
             Act::Repeat(n) => earlier(n),
             Act::SameId(n) => earlier(n).map(|json| {
@@ -321,7 +331,9 @@ fn cloudtrail(
         "AuthorizeSecurityGroupIngress" => json!({ "groupId": resource, "ipPermissions": { "items": [{
             "ipProtocol": "tcp", "fromPort": 22, "toPort": 22, "ipRanges": { "items": [{ "cidrIp": "0.0.0.0/0" }] } }] } }),
         "ModifyDBInstance" => json!({ "dBInstanceIdentifier": resource }),
-        "AttachUserPolicy" => json!({ "userName": resource, "policyArn": "arn:aws:iam::aws:policy/AdministratorAccess" }),
+        "AttachUserPolicy" => {
+            json!({ "userName": resource, "policyArn": "arn:aws:iam::aws:policy/AdministratorAccess" })
+        }
         "UpdateService" | "DescribeServices" => json!({ "cluster": "payments", "service": resource }),
         _ => json!({ "name": resource }),
     };
@@ -523,9 +535,8 @@ struct Again {
 }
 
 fn again() -> impl Strategy<Value = Again> {
-    (any::<[u64; 3]>(), prop::collection::vec(any::<prop::sample::Index>(), 1..5), 2..7_usize, 2..5_usize).prop_map(
-        |(merges, restarts, batches, shards)| Again { merges, restarts, batches, shards },
-    )
+    (any::<[u64; 3]>(), prop::collection::vec(any::<prop::sample::Index>(), 1..5), 2..7_usize, 2..5_usize)
+        .prop_map(|(merges, restarts, batches, shards)| Again { merges, restarts, batches, shards })
 }
 
 /// Runs a property over random logs; panics with the smallest log that breaks it.
@@ -535,9 +546,7 @@ fn over_logs(cases: u32, property: impl Fn(&[Record], &Again) -> TestCaseResult)
     let rng_seed = if default.rng_seed == RngSeed::Random { RngSeed::Fixed(1) } else { default.rng_seed };
     let config = Config { cases, rng_seed, failure_persistence: None, max_shrink_iters: 256, ..default };
     let strategy = (prop::collection::vec(segment(), 1..5), again());
-    let result = TestRunner::new(config).run(&strategy, |(segments, again)| {
-        property(&log(&segments), &again)
-    });
+    let result = TestRunner::new(config).run(&strategy, |(segments, again)| property(&log(&segments), &again));
     match result {
         Ok(()) => {}
         Err(TestError::Fail(why, smallest)) => panic!("{why}\nsmallest log: {smallest:?}"),
@@ -591,7 +600,10 @@ fn difference(a: &Left, b: &Left) -> String {
             }
         }
     }
-    format!("equal deviations, different memory: {:?}", a.memory.iter().zip(&b.memory).map(|(a, b)| a == b).collect::<Vec<_>>())
+    format!(
+        "equal deviations, different memory: {:?}",
+        a.memory.iter().zip(&b.memory).map(|(a, b)| a == b).collect::<Vec<_>>()
+    )
 }
 
 #[test]

@@ -34,9 +34,15 @@ impl Stand {
             "[kafka]\nbrokers = \"{}\"\ngroup = \"{}\"\n[[sources]]\ntopic = \"{}\"\n[outputs]\nalerts = \"{}\"\n\
              revocations = \"{}\"\ndead_letter = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[rulebook]\n\
              store = \"store\"\n{extra}",
-            broker::address(), stand.name, topic("source"), topic("alerts"), topic("revocations"), topic("dead")
+            broker::address(),
+            stand.name,
+            topic("source"),
+            topic("alerts"),
+            topic("revocations"),
+            topic("dead")
         );
-        let log = if extra.contains("[log]") { String::new() } else { format!("[log]\ntopic = \"{}\"\n", topic("events")) };
+        let log =
+            if extra.contains("[log]") { String::new() } else { format!("[log]\ntopic = \"{}\"\n", topic("events")) };
         fs::write(stand.config(), text + &log).unwrap();
         stand
     }
@@ -106,7 +112,7 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         let target = to.join(path.file_name().unwrap());
-        if path.is_dir() { copy(&path, &target) } else { drop(fs::copy(&path, &target).unwrap()) }
+        if path.is_dir() { copy(&path, &target) } else { assert!(fs::copy(&path, &target).is_ok()) }
     }
 }
 
@@ -174,7 +180,8 @@ fn a_process_killed_in_the_middle_loses_and_doubles_nothing() {
     let logged = log.iter().filter(|record| record.starts_with(br#"{"event":"#)).count();
     assert_eq!(logged, events.len(), "the hop lost or doubled events");
     let revocations = read_committed(&stand.topic("revocations"));
-    let ids: Vec<String> = revocations.iter().map(|set| text(&serde_json::from_slice::<Value>(set).unwrap()["jti"])).collect();
+    let ids: Vec<String> =
+        revocations.iter().map(|set| text(&serde_json::from_slice::<Value>(set).unwrap()["jti"])).collect();
     assert!(!ids.is_empty());
     assert_eq!(ids.len(), ids.iter().collect::<std::collections::BTreeSet<_>>().len(), "a revocation was doubled");
 }
@@ -196,11 +203,13 @@ fn bad_records_go_to_the_dead_letters_and_the_stream_goes_on() {
     };
     let mut large = base.clone();
     large["data"]["arguments"] = json!({ "text": { "value": "x".repeat(10_000_000) } });
-    let deep = format!(r#""arguments":{{"x":{{"value":{}{}}}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    let deep =
+        format!(r#""tool":"aws_cli","arguments":{{"x":{{"value":{}{}}}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     let bad: Vec<(&str, Vec<u8>)> = vec![
         ("not-json", b"garbage".to_vec()),
         ("too-large", large.to_string().into_bytes()),
-        ("too-deep", good(0).replace(r#""tool":"aws_cli""#, &deep).into_bytes()),
+        ("wrong-type", [b"[".repeat(100_000), b"]".repeat(100_000)].concat()),
+        ("too-large", good(0).replace(r#""tool":"aws_cli""#, &deep).into_bytes()),
         ("not-utf8", vec![0xff, 0xfe, 0x00]),
         ("empty", Vec::new()),
         ("wrong-type", wrong("/data/agent/id", json!(7))),
@@ -304,7 +313,8 @@ fn without_a_broker_it_waits_and_says_so() {
 fn metrics_and_the_live_page_show_what_happens() {
     let stand = Stand::new("page", 19_469, "");
     let tautline = stand.ready();
-    let hostile = action("<script>alert(1)</script>", 1, MONDAY, "aws_cli", "ecs:UpdateService", "write", "222222222222");
+    let hostile =
+        action("<script>alert(1)</script>", 1, MONDAY, "aws_cli", "ecs:UpdateService", "write", "222222222222");
     produce(&stand.topic("source"), [("k", hostile.as_bytes())]);
     wait_for("the deviation", LONG, || tautline.metric("tautline_deviations_total", "agent-classes") > 0.0);
     let (status, page) = tautline.get("/").unwrap();
@@ -312,7 +322,9 @@ fn metrics_and_the_live_page_show_what_happens() {
     assert!(page.contains("&lt;script&gt;") && !page.contains("<script>"), "{page}");
     assert!(tautline.metric("tautline_detection_latency_seconds_count", "") > 0.0);
     assert!(tautline.metric("tautline_commit_seconds_count", "") > 0.0);
-    for name in ["tautline_events_total", "tautline_agents", "tautline_dead_letters_total", "tautline_consumer_lag_records"] {
+    for name in
+        ["tautline_events_total", "tautline_agents", "tautline_dead_letters_total", "tautline_consumer_lag_records"]
+    {
         wait_for(name, LONG, || tautline.get("/metrics").is_some_and(|(_, metrics)| metrics.contains(name)));
     }
     assert_eq!(tautline.terminate(), Some(0), "{}", stand.log());

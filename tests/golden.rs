@@ -15,11 +15,9 @@ fn holds(name: &str) {
 
     let mut now = String::new();
     for deviation in deviations(&output) {
-        let Ok(()) = writeln!(
-            now,
-            "{}\t{}\t{:.6}\t{}",
-            deviation.id, deviation.severity, deviation.score, deviation.summary
-        ) else {
+        let Ok(()) =
+            writeln!(now, "{}\t{}\t{:.6}\t{}", deviation.id, deviation.severity, deviation.score, deviation.summary)
+        else {
             panic!("writing to a string cannot fail")
         };
     }
@@ -29,9 +27,13 @@ fn holds(name: &str) {
         return;
     }
     let written = fs::read_to_string(&path).unwrap_or_default();
-    let differing = (1..).zip(written.lines().map(Some).chain(std::iter::repeat(None)).zip(
-        now.lines().map(Some).chain(std::iter::repeat(None)),
-    ));
+    let differing = (1..).zip(
+        written
+            .lines()
+            .map(Some)
+            .chain(std::iter::repeat(None))
+            .zip(now.lines().map(Some).chain(std::iter::repeat(None))),
+    );
     let most = written.lines().count().max(now.lines().count());
     for (line, (written, now)) in differing.take(most) {
         assert_eq!(now, written, "{}:{line}: if the new one is right, run with BLESS=1", path.display());

@@ -10,7 +10,9 @@
 
 mod acceptance;
 mod broker;
+mod cli;
 mod determinism;
 mod e2e;
 mod golden;
 mod support;
+mod tidy;

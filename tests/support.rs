@@ -81,9 +81,14 @@ pub(crate) fn without_agent(files: &mut [RuleFile], agent: &str) {
 
 /// The real binary with these arguments, started in the repository, fed with `input`.
 pub(crate) fn tautline<'a>(arguments: impl IntoIterator<Item = &'a str>, input: &[u8]) -> Output {
+    tautline_in(root(), arguments, input)
+}
+
+/// The real binary, started in another directory.
+pub(crate) fn tautline_in<'a>(directory: &Path, arguments: impl IntoIterator<Item = &'a str>, input: &[u8]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_tautline"))
         .args(arguments)
-        .current_dir(root())
+        .current_dir(directory)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

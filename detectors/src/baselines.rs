@@ -380,6 +380,11 @@ impl Baselines {
         self.agents.iter().map(|(agent, profile)| (agent.as_str(), profile))
     }
 
+    /// Whether any playbook run is under way.
+    pub fn has_runs(&self) -> bool {
+        self.agents.values().any(|profile| !profile.runs.is_empty())
+    }
+
     /// Notes that an event arrived: time moves on, windows close, repeats are told apart.
     ///
     /// Returns whether the event is new; a repeat of one of the agent's latest events changes nothing.
@@ -504,7 +509,15 @@ impl Baselines {
 impl Profile {
     fn starting(at: Millis) -> Self {
         let window = at.div_euclid(WINDOW);
-        Self { first_seen: at, last_seen: at, learned_until: at, window, last_hour: i64::MIN, reported_hour: i64::MIN, ..Self::default() }
+        Self {
+            first_seen: at,
+            last_seen: at,
+            learned_until: at,
+            window,
+            last_hour: i64::MIN,
+            reported_hour: i64::MIN,
+            ..Self::default()
+        }
     }
 
     fn close_window(&mut self, next: i64) {

@@ -226,8 +226,7 @@ fn verb(read_only: Option<Flag>, name: &str) -> Verb {
 
 /// Whether an AWS operation has a name that AWS gives to those that only look.
 pub(crate) fn only_looks(name: &str) -> bool {
-    const LOOKS: [&str; 9] =
-        ["Get", "List", "Describe", "Head", "BatchGet", "Lookup", "Filter", "Query", "Scan"];
+    const LOOKS: [&str; 9] = ["Get", "List", "Describe", "Head", "BatchGet", "Lookup", "Filter", "Query", "Scan"];
     let looks = |prefix| {
         name.strip_prefix(prefix)
             .is_some_and(|noun| noun.is_empty() || noun.starts_with(|c: char| c.is_ascii_uppercase()))

@@ -99,8 +99,7 @@ impl Group {
                     _ => None,
                 };
                 let note = element.metadata().to_owned();
-                partitions
-                    .insert((element.topic().to_owned(), element.partition()), Committed { offset, note });
+                partitions.insert((element.topic().to_owned(), element.partition()), Committed { offset, note });
                 let start = offset.filter(|_| !self.from_start).map_or(Offset::Beginning, Offset::Offset);
                 list.set_partition_offset(element.topic(), element.partition(), start)?;
             }
@@ -195,7 +194,9 @@ impl Writer {
         self.producer.begin_transaction().context("cannot begin a transaction")?;
         let committed = self.write(outputs).and_then(|()| {
             let group = consumer.group_metadata().context("the consumer has no group")?;
-            self.producer.send_offsets_to_transaction(offsets, &group, NETWORK_TIMEOUT).context("cannot send offsets")?;
+            self.producer
+                .send_offsets_to_transaction(offsets, &group, NETWORK_TIMEOUT)
+                .context("cannot send offsets")?;
             self.drain();
             self.producer.commit_transaction(NETWORK_TIMEOUT).context("cannot commit the transaction")
         });
@@ -208,10 +209,8 @@ impl Writer {
 
     fn write(&self, outputs: &[Output]) -> Result<()> {
         for output in outputs {
-            let mut record = BaseRecord::to(&output.topic)
-                .key(&output.key)
-                .payload(&output.payload)
-                .timestamp(output.timestamp);
+            let mut record =
+                BaseRecord::to(&output.topic).key(&output.key).payload(&output.payload).timestamp(output.timestamp);
             if let Some(partition) = output.partition {
                 record = record.partition(partition);
             }

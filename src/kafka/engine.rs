@@ -19,8 +19,8 @@ use super::Shared;
 use super::client::{Committed, Output, Partition, create_topics};
 use super::hop::dead_letter_of;
 use super::pump::{Record, Stage, now};
-use crate::output::ocsf::{self, Position};
 use crate::output::caep;
+use crate::output::ocsf::{self, Position};
 use crate::rules::RulebookStore;
 
 /// One partition's engine.
@@ -34,15 +34,33 @@ struct Shard {
     rebuilt: bool,
     /// Events were stepped since the last tick that was appended.
     moved: bool,
+    /// Time of the latest event.
+    latest: Millis,
     /// The rulebook that was appended last and has not come back yet.
     switching_to: Option<String>,
 }
+
+impl Shard {
+    /// The time of a tick that is due, if one would end anything.
+    ///
+    /// While events come, time is theirs: a backlog that is worked off must not look like agents that fell silent. When
+    /// none come, it is the clock's.
+    fn tick(&mut self) -> Option<Millis> {
+        let moved = std::mem::take(&mut self.moved);
+        let waiting = self.engine.baselines().has_runs();
+        waiting.then(|| if moved { self.latest.min(now()) } else { now() })
+    }
+}
+
+/// How often agents are counted.
+const COUNT_AGENTS: Duration = Duration::from_secs(5);
 
 pub(super) struct EngineStage {
     shared: Arc<Shared>,
     store: RulebookStore,
     shards: BTreeMap<Partition, Shard>,
     last_tick: Instant,
+    last_count: Instant,
     /// What the open batch led to, counted and shown once it is committed.
     held: Held,
 }
@@ -60,7 +78,8 @@ impl EngineStage {
         create_topics(&shared)?;
         let mut store = RulebookStore::open(&shared.config.rulebook.store)?;
         store.keep(&shared.book)?;
-        Ok(Self { shared, store, shards: BTreeMap::new(), last_tick: Instant::now(), held: Held::default() })
+        let (last_tick, last_count) = (Instant::now(), Instant::now());
+        Ok(Self { shared, store, shards: BTreeMap::new(), last_tick, last_count, held: Held::default() })
     }
 
     /// What the engine is to step over for a record: several in `direct` mode, where a record may be a batch.
@@ -91,8 +110,7 @@ impl EngineStage {
 
     fn speak(&mut self, record: &Record<'_>, deviations: Vec<Deviation>, outputs: &mut Vec<Output>) {
         let config = &self.shared.config;
-        let position =
-            Position { topic: record.topic.to_owned(), partition: record.partition, offset: record.offset };
+        let position = Position { topic: record.topic.to_owned(), partition: record.partition, offset: record.offset };
         for deviation in deviations {
             let output = |topic: &str, payload: String| Output {
                 topic: topic.to_owned(),
@@ -147,6 +165,7 @@ impl Stage for EngineStage {
                 speaks_from: committed.offset.unwrap_or(0),
                 rebuilt: committed.offset.is_none(),
                 moved: false,
+                latest: Millis::MIN,
                 switching_to: None,
             };
             self.shards.insert(partition, shard);
@@ -171,7 +190,10 @@ impl Stage for EngineStage {
             };
             let shard = self.shards.get_mut(&partition).context("a record of a partition that is not ours")?;
             let (verdict, deviations) = shard.engine.step(&input);
-            shard.moved |= verdict != Verdict::Control;
+            if let Input::Event(event) = &input {
+                shard.moved = true;
+                shard.latest = shard.latest.max(event.at);
+            }
             if record.offset < shard.speaks_from {
                 continue;
             }
@@ -203,8 +225,8 @@ impl Stage for EngineStage {
                 outputs.push(Self::control(partition, &LogRecord::Rulebook { hash: hash.to_owned() })?);
                 shard.switching_to = Some(hash.to_owned());
             }
-            if tick && std::mem::take(&mut shard.moved) {
-                outputs.push(Self::control(partition, &LogRecord::Tick { at: now() })?);
+            if let Some(at) = if tick { shard.tick() } else { None } {
+                outputs.push(Self::control(partition, &LogRecord::Tick { at })?);
             }
         }
         if tick {
@@ -229,9 +251,12 @@ impl Stage for EngineStage {
         for arrival in held.arrivals {
             status.metrics.latency(Duration::from_millis(u64::try_from(now - arrival).unwrap_or_default()));
         }
-        let profiles = self.shards.values().flat_map(|shard| shard.engine.baselines().iter());
-        let (active, learning): (Vec<_>, Vec<_>) = profiles.partition(|(_, profile)| profile.is_active());
-        status.metrics.agents(learning.len(), active.len());
+        if self.last_count.elapsed() >= COUNT_AGENTS {
+            self.last_count = Instant::now();
+            let profiles = self.shards.values().flat_map(|shard| shard.engine.baselines().iter());
+            let (active, learning): (Vec<_>, Vec<_>) = profiles.partition(|(_, profile)| profile.is_active());
+            status.metrics.agents(learning.len(), active.len());
+        }
     }
 
     fn ready(&self) -> bool {

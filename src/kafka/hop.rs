@@ -59,8 +59,7 @@ impl Stage for Hop {
             let logged = decoded.and_then(|mut event| {
                 resolve(&mut event, &shared.book);
                 let key = event.agent.key();
-                let logged =
-                    LogRecord::Event { event: Box::new(event), resolved_by: shared.book.hash().to_owned() };
+                let logged = LogRecord::Event { event: Box::new(event), resolved_by: shared.book.hash().to_owned() };
                 let payload = logged.to_bytes().map_err(|error| too_large(&error.to_string()))?;
                 if payload.len() > MOST_LOGGED {
                     return Err(too_large(&format!("{} bytes in the log, over {MOST_LOGGED}", payload.len())));
@@ -100,8 +99,7 @@ fn too_large(detail: &str) -> Rejection {
 
 /// The dead letter of a record that could not be read.
 pub(super) fn dead_letter_of(shared: &Shared, record: &Record<'_>, rejection: &Rejection) -> Output {
-    let position =
-        Position { topic: record.topic.to_owned(), partition: record.partition, offset: record.offset };
+    let position = Position { topic: record.topic.to_owned(), partition: record.partition, offset: record.offset };
     Output {
         topic: shared.config.outputs.dead_letter.clone(),
         partition: None,

@@ -56,7 +56,8 @@ pub(crate) fn run(config: Config) -> Result<()> {
     tracing::info!("metrics, health and live page at http://{}/", listener.local_addr()?);
     runtime.spawn(http::serve(listener, Arc::clone(&status), std::future::pending()));
 
-    let shared = Arc::new(Shared { config, book, status, stop: AtomicBool::new(false), runtime: runtime.handle().clone() });
+    let shared =
+        Arc::new(Shared { config, book, status, stop: AtomicBool::new(false), runtime: runtime.handle().clone() });
     let mut stages = vec![spawn("engine", &shared, engine::EngineStage::open)?];
     if !shared.config.log.direct {
         stages.push(spawn("hop", &shared, |shared| Ok(hop::Hop::new(shared)))?);

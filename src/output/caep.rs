@@ -19,10 +19,9 @@ pub(crate) fn claims(deviation: &Deviation, parties: &Revocation, now: Millis) -
         "reason_admin": { "en": deviation.summary },
     });
     let (name, sub_id) = match subject {
-        RevocationSubject::Session { principal, session } => (
-            "session-revoked",
-            json!({ "format": "complex", "user": opaque(principal), "session": opaque(session) }),
-        ),
+        RevocationSubject::Session { principal, session } => {
+            ("session-revoked", json!({ "format": "complex", "user": opaque(principal), "session": opaque(session) }))
+        }
         RevocationSubject::Credential { principal, credential } => {
             if let Some(object) = event.as_object_mut() {
                 object.insert("credential_type".to_owned(), json!("access-key"));

@@ -25,16 +25,13 @@ pub(crate) fn detection_finding(deviation: &Deviation, position: Option<&Positio
         "type_uid": 200_401, "type_name": "Detection Finding: Create",
         "severity_id": severity_id(deviation.severity), "severity": severity_name(deviation.severity),
         "status_id": 1, "status": "New",
-        "is_alert": true,
         "time": deviation.at,
         "message": deviation.summary,
         "metadata": metadata(deviation),
         "finding_info": finding_info(deviation, statistical),
         "evidences": [evidence(deviation)],
         "resources": resources(deviation),
-        "risk_score": 100 - rounded(deviation.trust.after),
         "remediation": { "desc": deviation.counterfactual },
-        "cloud": cloud(deviation),
         "unmapped": { "tautline": { "deviation": deviation, "log": position } },
     });
     if statistical && let Some(object) = finding.as_object_mut() {
@@ -64,17 +61,11 @@ fn severity_name(severity: Severity) -> &'static str {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "trust lies between 0 and 100")]
-fn rounded(trust: f64) -> i64 {
-    trust.round() as i64
-}
-
 fn metadata(deviation: &Deviation) -> Value {
     json!({
         "version": VERSION,
         "uid": deviation.id,
         "product": { "name": "Tautline", "vendor_name": "Tautline", "version": env!("CARGO_PKG_VERSION") },
-        "profiles": ["cloud"],
         "event_code": deviation.control,
         "correlation_uid": deviation.event.id,
         "original_event_uid": deviation.event.id,
@@ -130,13 +121,14 @@ fn evidence(deviation: &Deviation) -> Value {
     json!({
         "actor": {
             "user": { "uid": deviation.agent.id, "name": event.principal.id, "type_id": 99, "type": "AI Agent",
-                      "credential_uid": event.credential.id },
+                      "credential_uid": event.credential.id,
+                      "account": { "uid": event.place.account } },
             "session": { "uid": session },
             "app_name": event.tool,
         },
         "api": { "operation": event.action, "service": service, "response": error,
                  "request": { "uid": event.trace.as_ref().map(|trace| &trace.request_id) } },
-        "src_endpoint": { "ip": numeric.then_some(address), "svc_name": (!numeric).then_some(address) },
+        "src_endpoint": { "name": address, "ip": numeric.then_some(address), "svc_name": (!numeric).then_some(address) },
         "data": { "source": event.source.name(), "event": event.id, "outcome": event.outcome.name() },
     })
 }
@@ -146,17 +138,12 @@ fn resources(deviation: &Deviation) -> Value {
     if event.resource.kind.is_empty() && event.resource.id.is_empty() {
         return Value::Null;
     }
+    let name = if event.resource.id.is_empty() { &event.resource.kind } else { &event.resource.id };
     json!([{
-        "uid": event.resource.id, "type": event.resource.kind, "region": event.place.region,
+        "uid": event.resource.id, "name": name, "type": event.resource.kind,
         "criticality": event.place.tier, "owner": { "name": event.place.team },
         "labels": [format!("environment:{}", event.place.environment)],
     }])
-}
-
-fn cloud(deviation: &Deviation) -> Value {
-    let place = &deviation.event.place;
-    let provider = if deviation.event.source.is_audit() { "AWS" } else { "Unknown" };
-    json!({ "provider": provider, "region": place.region, "account": { "uid": place.account } })
 }
 
 fn anomaly_analyses(deviation: &Deviation) -> Value {

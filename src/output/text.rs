@@ -8,8 +8,7 @@ use tautline_detectors::event::Millis;
 
 /// `2024-07-30 21:31:10`, UTC.
 pub(crate) fn time(at: Millis) -> String {
-    Timestamp::from_millisecond(at)
-        .map_or_else(|_| at.to_string(), |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string())
+    Timestamp::from_millisecond(at).map_or_else(|_| at.to_string(), |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 
 /// The heading of the lines of [`line`].
@@ -71,20 +70,30 @@ fn explain_into(text: &mut String, deviation: &Deviation) -> std::fmt::Result {
     writeln!(
         text,
         "  agent        {} ({}, team `{}`, owner {}); {}, {} events learned",
-        printable(&agent.id), agent.class, agent.team, agent.owner, agent.state.name(), agent.learned
+        printable(&agent.id),
+        agent.class,
+        agent.team,
+        agent.owner,
+        agent.state.name(),
+        agent.learned
     )?;
     writeln!(text, "  acted as     {} {}", printable(&event.principal.id), printable(&event.principal.session))?;
     writeln!(
         text,
         "  did          {} ({}) on {} {}",
-        printable(&event.action), event.verb.name(), printable(&event.resource.kind), printable(&event.resource.id)
+        printable(&event.action),
+        event.verb.name(),
+        printable(&event.resource.kind),
+        printable(&event.resource.id)
     )?;
     writeln!(text, "  where        {} {}", printable(&event.place.environment), printable(&event.place.account))?;
     writeln!(text, "  outcome      {}", event.outcome.name())?;
     writeln!(text, "  trust        {:.1} before, {:.1} after", deviation.trust.before, deviation.trust.after)?;
     writeln!(text, "\n  evidence, which adds up to the score {:.2}:", deviation.score)?;
     for evidence in &deviation.evidence {
-        let p = evidence.p_value.map_or_else(String::new, |p| format!(", p = {p:.2e} from {} observations", evidence.sample));
+        let p = evidence
+            .p_value
+            .map_or_else(String::new, |p| format!(", p = {p:.2e} from {} observations", evidence.sample));
         writeln!(text, "    {:>6.2}  {}: saw {}", evidence.score, evidence.what, printable(&evidence.observed))?;
         writeln!(text, "            expected {}{p}", printable(&evidence.expected))?;
     }

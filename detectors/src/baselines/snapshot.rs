@@ -269,7 +269,8 @@ struct Columns<'b>(&'b RecordBatch);
 
 impl<'b> Columns<'b> {
     fn column(&self, name: &str, kind: &DataType) -> Result<&'b ArrayRef, RestoreError> {
-        let column = self.0.column_by_name(name).filter(|column| column.data_type() == kind && column.null_count() == 0);
+        let column =
+            self.0.column_by_name(name).filter(|column| column.data_type() == kind && column.null_count() == 0);
         column.ok_or_else(|| RestoreError::Missing(format!("column {name}")))
     }
 

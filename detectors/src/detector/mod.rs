@@ -26,7 +26,9 @@ const TABLE: [(&str, Build); 5] = [
 
 type Build = fn(toml::Table) -> Result<Box<dyn Detector>, toml::de::Error>;
 
-fn build_one<D: Detector + DeserializeOwned + 'static>(parameters: toml::Table) -> Result<Box<dyn Detector>, toml::de::Error> {
+fn build_one<D: Detector + DeserializeOwned + 'static>(
+    parameters: toml::Table,
+) -> Result<Box<dyn Detector>, toml::de::Error> {
     Ok(Box::new(D::deserialize(parameters)?))
 }
 

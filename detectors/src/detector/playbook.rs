@@ -55,7 +55,9 @@ impl Detector for Conformance {
             Fit::Unexpected => ("is no step".to_owned(), "unexpected step"),
             Fit::OutOfOrder { step } => (format!("repeats step `{step}` after a later one"), "wrong order"),
             Fit::Skipped { step, .. } => (format!("skips required step `{step}`"), "skipped step"),
-            Fit::Repeated { step, at_most } => (format!("is step `{step}` more than {at_most} times"), "too many repeats"),
+            Fit::Repeated { step, at_most } => {
+                (format!("is step `{step}` more than {at_most} times"), "too many repeats")
+            }
         };
         let observed = format!("`{}`", event.action);
         Some(suspicion(playbook, format!("{what} of playbook `{}`", playbook.id), kind, observed, expected))

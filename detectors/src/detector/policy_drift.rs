@@ -29,7 +29,8 @@ impl Detector for PolicyDrift {
         Some(Suspicion {
             what: format!("is forbidden by policy `{first}`, yet the cloud let it happen"),
             evidence: gaps.iter().map(|(policy, _)| evidence(policy)).collect(),
-            counterfactual: "a cloud permission that says what the policy says: take this one from the agent's role".to_owned(),
+            counterfactual: "a cloud permission that says what the policy says: take this one from the agent's role"
+                .to_owned(),
             remember: gaps.into_iter().map(|(_, gap)| Memory::Value(Dimension::Gap, gap)).collect(),
         })
     }

@@ -47,7 +47,8 @@ fn once() -> u32 {
 impl Step {
     /// Whether the event is this step.
     pub fn fits(&self, event: &Event) -> bool {
-        glob::any(&self.operations, &event.action) || (!event.tool.is_empty() && glob::any(&self.operations, &event.tool))
+        glob::any(&self.operations, &event.action)
+            || (!event.tool.is_empty() && glob::any(&self.operations, &event.tool))
     }
 }
 

@@ -193,7 +193,12 @@ impl Policies {
         for error in result.validation_errors() {
             let Some(reference) = self.refs.get(error.policy_id()) else { continue };
             if let Some(file) = files.iter().find(|file| file.path == reference.path) {
-                errors.push(diagnostic(file, error, reference.line));
+                let mut found = diagnostic(file, error, reference.line);
+                // Cedar says the same of every action; once will do.
+                for verb in VERBS {
+                    found.message = found.message.replace(&format!(" for Action::\"{}\"", verb.name()), "");
+                }
+                errors.push(found);
             }
         }
     }
@@ -210,9 +215,7 @@ impl Policies {
                 Some(&self.schema),
             )
             .map_err(|error| error.to_string())
-            .and_then(|_| {
-                Entities::from_entities(entities, Some(&self.schema)).map_err(|error| error.to_string())
-            }),
+            .and_then(|_| Entities::from_entities(entities, Some(&self.schema)).map_err(|error| error.to_string())),
             Err(message) => Err(message),
         };
         if let Err(message) = checked {
@@ -276,7 +279,8 @@ impl Policies {
         let mut parts: [(&str, HashMap<String, RestrictedExpression>); 3] =
             [("principal.", HashMap::new()), ("resource.", HashMap::new()), ("context.", HashMap::new())];
         let texts = TEXTS.iter().zip(facts.texts).map(|(name, text)| (*name, string(text)));
-        let truths = TRUTHS.iter().zip(facts.truths).map(|(name, truth)| (*name, RestrictedExpression::new_bool(truth)));
+        let truths =
+            TRUTHS.iter().zip(facts.truths).map(|(name, truth)| (*name, RestrictedExpression::new_bool(truth)));
         let ids = [("principal.id", string(facts.agent)), ("resource.id", string(facts.resource_id))];
         for (name, value) in texts.chain(truths).chain(ids) {
             for (prefix, attributes) in &mut parts {

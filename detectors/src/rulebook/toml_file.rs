@@ -74,9 +74,7 @@ impl<'f> TomlFile<'f> {
     /// Reads what is left at the top level as one value.
     pub(super) fn rest<T: DeserializeOwned>(self, errors: &mut Vec<RulebookError>) -> Option<T> {
         let whole = Spanned::new(0..0, DeValue::Table(self.root));
-        T::deserialize(ValueDeserializer::from(whole))
-            .map_err(|error| errors.push(toml_error(self.file, &error)))
-            .ok()
+        T::deserialize(ValueDeserializer::from(whole)).map_err(|error| errors.push(toml_error(self.file, &error))).ok()
     }
 
     /// Reports what no section took.
