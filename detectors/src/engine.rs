@@ -192,8 +192,10 @@ impl Engine {
             let Some(agent) = book.registry.by_id(&id) else { continue };
             let event = end_of(&run, agent, at);
             let found = book.controls().flat_map(|control| {
-                let suspicions = control.detectors.iter().filter_map(|detector| detector.assess_end(&run, &book));
-                suspicions.map(move |suspicion| Finding::of_suspicion(control, suspicion))
+                let ended = control.detectors.iter().map(|(severity, detector)| (*severity, detector));
+                let found =
+                    ended.filter_map(|(severity, detector)| Some((severity, detector.assess_end(&run, &book)?)));
+                found.map(move |(severity, suspicion)| Finding::of_suspicion(control, severity, suspicion))
             });
             let found = found.collect();
             deviations.extend(self.report(&book, agent, &event, found));
@@ -236,10 +238,10 @@ struct Finding<'b> {
 }
 
 impl<'b> Finding<'b> {
-    fn of_suspicion(control: &'b Control, suspicion: Suspicion) -> Self {
+    fn of_suspicion(control: &'b Control, severity: Severity, suspicion: Suspicion) -> Self {
         Self {
             control,
-            severity: control.severity,
+            severity,
             policy: None,
             policy_failed: false,
             what: suspicion.what,
@@ -286,8 +288,9 @@ impl<'b> Finding<'b> {
 fn findings<'b>(book: &'b Rulebook, sighting: Sighting<'_>) -> Vec<Finding<'b>> {
     let mut found = policy_findings(book, sighting.judgement);
     for control in book.controls() {
-        let suspicions = control.detectors.iter().filter_map(|detector| detector.assess(sighting));
-        found.extend(suspicions.map(|suspicion| Finding::of_suspicion(control, suspicion)));
+        for (severity, detector) in &control.detectors {
+            found.extend(detector.assess(sighting).map(|s| Finding::of_suspicion(control, *severity, s)));
+        }
     }
     found
 }

@@ -12,4 +12,6 @@ pub mod glob;
 pub mod response;
 pub mod rulebook;
 pub mod stats;
+#[cfg(test)]
+mod testing;
 pub mod trust;

@@ -5,6 +5,7 @@ mod novelty;
 mod playbook;
 mod policy_drift;
 mod rhythm;
+mod unmapped;
 
 use serde::de::DeserializeOwned;
 
@@ -16,12 +17,13 @@ use crate::rulebook::{Judgement, Rulebook};
 pub use playbook::Conformance;
 
 /// Every detector by the name that `control.toml` uses.
-const TABLE: [(&str, Build); 5] = [
+const TABLE: [(&str, Build); 6] = [
     ("burst", build_one::<burst::Burst>),
     ("novelty", build_one::<novelty::Novelty>),
     ("playbook", build_one::<playbook::Conformance>),
     ("policy-drift", build_one::<policy_drift::PolicyDrift>),
     ("rhythm", build_one::<rhythm::Rhythm>),
+    ("unmapped-place", build_one::<unmapped::Unmapped>),
 ];
 
 type Build = fn(toml::Table) -> Result<Box<dyn Detector>, toml::de::Error>;

@@ -23,8 +23,8 @@ pub struct Control {
     pub response: Response,
     /// MITRE ATT&CK, MITRE ATLAS and OWASP entries that it speaks to.
     pub frameworks: Vec<Framework>,
-    /// The detectors that serve it.
-    pub detectors: Vec<Box<dyn Detector>>,
+    /// The detectors that serve it, each with the severity of what it finds.
+    pub detectors: Vec<(Severity, Box<dyn Detector>)>,
 }
 
 /// What follows from a deviation.
@@ -80,20 +80,22 @@ pub(super) fn read_all(files: &[&RuleFile], errors: &mut Vec<RulebookError>) -> 
 fn read(file: &RuleFile, errors: &mut Vec<RulebookError>) -> Option<Control> {
     let mut toml = TomlFile::parse(file, errors);
     let frameworks = toml.list::<Framework>("frameworks", errors).into_iter().map(|entry| entry.value).collect();
-    let mut detectors = Vec::new();
+    let mut built = Vec::new();
     for entry in toml.list::<toml::Table>("detector", errors) {
-        match detector::build(entry.value) {
-            Ok(detector) => detectors.push(detector),
+        match read_detector(entry.value) {
+            Ok(detector) => built.push(detector),
             Err(message) => errors.push(file.error(entry.span.start, message)),
         }
     }
     let raw: RawControl = toml.rest(errors)?;
+    let with_severity = |(severity, detector): (Option<Severity>, _)| (severity.unwrap_or(raw.severity), detector);
+    let detectors: Vec<(Severity, Box<dyn Detector>)> = built.into_iter().map(with_severity).collect();
     let folder = file.name.split('/').next().unwrap_or_default();
     if raw.id.get_ref() != folder {
         let message = format!("id `{}` must be the name of its folder, `{folder}`", raw.id.get_ref());
         errors.push(file.error(raw.id.span().start, message));
     }
-    if *raw.response.get_ref() == Response::Revoke && detectors.iter().any(|detector| detector.is_statistical()) {
+    if *raw.response.get_ref() == Response::Revoke && detectors.iter().any(|(_, detector)| detector.is_statistical()) {
         let message = "a control that rests on statistics may not revoke by itself: set `response = \"alert\"`";
         errors.push(file.error(raw.response.span().start, message));
     }
@@ -105,4 +107,12 @@ fn read(file: &RuleFile, errors: &mut Vec<RulebookError>) -> Option<Control> {
         frameworks,
         detectors,
     })
+}
+
+/// Reads one `[[detector]]` and the severity of its own that it may have.
+fn read_detector(mut parameters: toml::Table) -> Result<(Option<Severity>, Box<dyn Detector>), String> {
+    let severity = parameters.remove("severity").map(|severity| {
+        severity.as_str().ok_or_else(|| format!("`{severity}` is not a severity")).and_then(str::parse)
+    });
+    Ok((severity.transpose()?, detector::build(parameters)?))
 }

@@ -387,3 +387,6 @@ fn weekday(text: &str) -> Result<Weekday, String> {
         _ => return Err(format!("`{text}` is not a day: write mon, tue, wed, thu, fri, sat or sun")),
     })
 }
+
+#[cfg(test)]
+mod tests;
