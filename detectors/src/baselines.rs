@@ -243,6 +243,16 @@ impl Profile {
         self.cells.get_mut(at).map(|(_, _, cell)| cell)
     }
 
+    /// The same by the value's text, which is kept only where there is room for its cell.
+    fn cell_of(&mut self, dimension: Dimension, value: &str, values: &mut Interner) -> Option<&mut Cell> {
+        let code = match values.code(value) {
+            Some(code) => code,
+            None if self.of(dimension).count() >= MOST_VALUES => return None,
+            None => values.intern(value)?,
+        };
+        self.cell_mut(dimension, code)
+    }
+
     fn of(&self, dimension: Dimension) -> impl Iterator<Item = (u32, Cell)> {
         let start = self.cells.partition_point(|(d, _, _)| *d < dimension);
         let tail = self.cells.get(start..).unwrap_or_default();
@@ -375,6 +385,12 @@ impl Baselines {
         Past { profile: self.agents.get(agent), values: &self.values }
     }
 
+    /// How many texts are kept.
+    #[cfg(test)]
+    pub(crate) fn known_values(&self) -> usize {
+        self.values.texts.len()
+    }
+
     /// All agents and their profiles, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Profile)> {
         self.agents.iter().map(|(agent, profile)| (agent.as_str(), profile))
@@ -425,8 +441,7 @@ impl Baselines {
     pub(crate) fn learn(&mut self, agent: &str, event: &Event) {
         let Some(profile) = self.agents.get_mut(agent) else { return };
         for (dimension, value) in observations(event) {
-            let Some(code) = self.values.intern(value) else { continue };
-            if let Some(cell) = profile.cell_mut(dimension, code) {
+            if let Some(cell) = profile.cell_of(dimension, value, &mut self.values) {
                 cell.count = cell.count.saturating_add(1);
             }
         }
@@ -445,8 +460,8 @@ impl Baselines {
 
     /// Remembers that a value was reported, so that it is neither learned nor reported again.
     pub(crate) fn withhold(&mut self, agent: &str, dimension: Dimension, value: &str) {
-        let (Some(profile), Some(code)) = (self.agents.get_mut(agent), self.values.intern(value)) else { return };
-        if let Some(cell) = profile.cell_mut(dimension, code) {
+        let Some(profile) = self.agents.get_mut(agent) else { return };
+        if let Some(cell) = profile.cell_of(dimension, value, &mut self.values) {
             cell.withheld = cell.withheld.saturating_add(1);
         }
     }
@@ -501,7 +516,8 @@ impl Baselines {
     pub(crate) fn set_evidence(&mut self, agent: &str, evidence: f64, at: Millis) {
         if let Some(profile) = self.agents.get_mut(agent) {
             profile.evidence = evidence;
-            profile.evidence_at = at;
+            // A late event must not make old evidence look older than it is: the next one would find it decayed.
+            profile.evidence_at = profile.evidence_at.max(at);
         }
     }
 }

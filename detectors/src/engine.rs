@@ -385,3 +385,6 @@ fn unregistered(event: &Event) -> AgentFacts {
         learned: 0,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -137,3 +137,6 @@ fn due(playbook: &Playbook, before: Option<&RunState>) -> String {
 fn index(step: u32) -> usize {
     usize::try_from(step).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests;

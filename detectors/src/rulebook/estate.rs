@@ -72,7 +72,12 @@ impl Estate {
                 place.team.clone_from(&entry.team);
                 place.crown_jewel = glob::any(&entry.crown_jewels, &event.resource.id);
             }
-            None => UNMAPPED_ENVIRONMENT.clone_into(&mut place.environment),
+            None => {
+                UNMAPPED_ENVIRONMENT.clone_into(&mut place.environment);
+                place.tier.clear();
+                place.team.clear();
+                place.crown_jewel = false;
+            }
         }
     }
 
@@ -90,5 +95,111 @@ impl Estate {
             toml.finish(errors);
         }
         Self { entries }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::event::{Place, Resource};
+    use crate::testing::{book, faults};
+
+    const ESTATE: &str = r#"
+[[place]]
+account = "1*"
+region = "eu-*"
+environment = "production"
+tier = "1"
+team = "payments"
+crown_jewels = ["arn:aws:s3:::ledger-*"]
+
+[[place]]
+account = "1*"
+environment = "staging"
+
+[[place]]
+cluster = "prod-*"
+namespace = "tools"
+environment = "shared"
+
+[[place]]
+resource = "https://git.example.com/*"
+environment = "shared"
+
+[[place]]
+tool = "search_*"
+environment = "shared"
+"#;
+
+    fn located(event: Event) -> Place {
+        let book = book(&[("registry/estate.toml", ESTATE)]);
+        let mut event = event;
+        book.estate.locate(&mut event);
+        event.place
+    }
+
+    fn place(account: &str, region: &str, cluster: &str, namespace: &str) -> Event {
+        let place = Place {
+            account: account.to_owned(),
+            region: region.to_owned(),
+            cluster: cluster.to_owned(),
+            namespace: namespace.to_owned(),
+            ..Place::default()
+        };
+        Event { place, ..Event::default() }
+    }
+
+    #[test]
+    fn the_first_entry_whose_every_key_fits_counts() {
+        for (event, environment, mapped) in [
+            (place("111", "eu-west-1", "", ""), "production", true),
+            (place("111", "us-east-1", "", ""), "staging", true),
+            (place("", "", "prod-1", "tools"), "shared", true),
+            (place("", "", "prod-1", "web"), UNMAPPED_ENVIRONMENT, false),
+            (place("222", "eu-west-1", "", ""), UNMAPPED_ENVIRONMENT, false),
+            (Event { tool: "search_logs".to_owned(), ..Event::default() }, "shared", true),
+            (Event::default(), UNMAPPED_ENVIRONMENT, false),
+        ] {
+            let place = located(event.clone());
+            assert_eq!((place.environment.as_str(), place.mapped), (environment, mapped), "{event:?}");
+        }
+    }
+
+    #[test]
+    fn crown_jewels_are_those_of_the_entry_that_counts() {
+        let jewel = |region: &str, id: &str| {
+            let resource = Resource { id: id.to_owned(), ..Resource::default() };
+            located(Event { resource, ..place("111", region, "", "") }).crown_jewel
+        };
+        assert!(jewel("eu-west-1", "arn:aws:s3:::ledger-2026"));
+        assert!(!jewel("eu-west-1", "arn:aws:s3:::other"));
+        assert!(!jewel("us-east-1", "arn:aws:s3:::ledger-2026"), "there the second entry counts");
+    }
+
+    #[test]
+    fn what_was_known_of_another_place_does_not_stay() {
+        let found = located(place("111", "eu-west-1", "", ""));
+        assert_eq!((found.tier.as_str(), found.team.as_str()), ("1", "payments"));
+        let again = located(Event { place: Place { account: "999".to_owned(), ..found }, ..Event::default() });
+        assert_eq!(
+            (again.environment.as_str(), again.tier.as_str(), again.team.as_str()),
+            (UNMAPPED_ENVIRONMENT, "", "")
+        );
+        assert!(!again.mapped && !again.crown_jewel);
+    }
+
+    #[test]
+    fn faults_of_the_map_are_named() {
+        let text = "[[place]]\nenvironment = \"staging\"\n\n[[place]]\nacount = \"1\"\nenvironment = \"staging\"\n\n\
+            [[place]]\naccount = \"1\"\n\n[[plaice]]\naccount = \"1\"\n";
+        let found = faults(&[("registry/estate.toml", text)]);
+        for (line, says) in [(1, "a place needs"), (5, "acount"), (8, "environment"), (11, "unknown section `plaice`")]
+        {
+            let place = format!("rules/registry/estate.toml:{line}: ");
+            assert!(found.iter().any(|fault| fault.starts_with(&place) && fault.contains(says)), "{line}: {found:#?}");
+        }
+        assert_eq!(found.len(), 4, "{found:#?}");
     }
 }

@@ -216,3 +216,101 @@ impl Equivalent<Key> for KeyRef<'_> {
             && self.facts.texts.iter().zip(&key.texts).all(|(a, b)| **a == **b)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{book, control, event};
+
+    /// Policies over every attribute that the schema has.
+    const POLICIES: &str = r#"
+@id("texts") forbid (principal, action, resource) when {
+  principal.class == "b" && resource.type == "a" || resource.asset == "b" && resource.data == "a"
+  || resource.tier == "b" && context.operation == "b" || context.environment == "a" && context.source == "b"
+};
+@id("more") forbid (principal, action, resource) when {
+  context.window == "b" && context.playbook == "a" || context.credential == "b" && principal.class == "a"
+};
+@id("truths") forbid (principal, action, resource) when {
+  resource.crown_jewel && !resource.mapped || context.environment_cleared && context.environment_disputed
+  || context.resource_type_approved && !context.tool_approved && context.data_approved
+};
+@id("others") forbid (principal, action == Action::"write", resource) when {
+  context.exposes && context.changes || context.identity_disputed && !context.approval_referenced
+};"#;
+    const OF_AN_AGENT: &str =
+        "@id(\"agent\") forbid (principal == Agent::\"b\", action == Action::\"read\", resource);";
+    const OF_A_RESOURCE: &str = "@id(\"resource\") forbid (principal, action, resource) when { resource.id == \"b\" };";
+
+    fn with(policies: &str) -> Rulebook {
+        book(&[("extra/control.toml", &control("extra", "")), ("extra/policy.cedar", policies)])
+    }
+
+    type Drawn = (String, String, bool, [bool; TEXTS.len()], [bool; TRUTHS.len()]);
+
+    fn drawn() -> impl Strategy<Value = Vec<Drawn>> {
+        let id = || prop_oneof![Just("a".to_owned()), Just("b".to_owned())];
+        // Few enough to meet again, and to differ in one thing only.
+        prop::collection::vec(
+            (id(), id(), any::<bool>(), any::<[bool; TEXTS.len()]>(), any::<[bool; TRUTHS.len()]>()),
+            1..3,
+        )
+        .prop_map(|drawn| {
+            let flips = drawn.iter().flat_map(|(agent, resource, write, texts, truths)| {
+                let text = (0..TEXTS.len()).map(|at| {
+                    let mut texts = *texts;
+                    texts[at] = !texts[at];
+                    (agent.clone(), resource.clone(), *write, texts, *truths)
+                });
+                let truth = (0..TRUTHS.len()).map(|at| {
+                    let mut truths = *truths;
+                    truths[at] = !truths[at];
+                    (agent.clone(), resource.clone(), *write, *texts, truths)
+                });
+                let ids = [("a", "b"), ("b", "a"), ("b", "b")]
+                    .map(|(agent, resource)| (agent.to_owned(), resource.to_owned(), !*write, *texts, *truths));
+                text.chain(truth).chain(ids)
+            });
+            drawn.iter().cloned().chain(flips).chain(drawn.iter().cloned()).collect()
+        })
+    }
+
+    fn agrees(policies: &str, drawn: &[Drawn]) -> Result<(), TestCaseError> {
+        let book = with(policies);
+        let mut cache = DecisionCache::default();
+        for (agent, resource_id, write, texts, truths) in drawn {
+            let verb = if *write { Verb::Write } else { Verb::Read };
+            let texts = texts.map(|text| if text { "a" } else { "b" });
+            let facts = Facts { agent, resource_id, verb, texts, truths: *truths };
+            prop_assert_eq!(&*cache.judge(&book, &facts), &book.judge(&facts));
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_cached_decision_is_the_decision(drawn in drawn()) {
+            agrees(POLICIES, &drawn)?;
+            agrees(&format!("{POLICIES}{OF_AN_AGENT}"), &drawn)?;
+            agrees(&format!("{POLICIES}{OF_AN_AGENT}{OF_A_RESOURCE}"), &drawn)?;
+        }
+    }
+
+    #[test]
+    fn a_decision_is_judged_once() {
+        let book = with(POLICIES);
+        let mut cache = DecisionCache::default();
+        let event = event(1, "s3:GetObject", "2026-03-02T09:00:00Z");
+        let facts = Facts::of(&event, book.registry.by_id("bot"), &book);
+        let other = Facts { agent: "other", resource_id: "other", ..facts };
+        assert!(Arc::ptr_eq(&cache.judge(&book, &facts), &cache.judge(&book, &other)), "no policy reads the ids");
+        let read = Facts { verb: Verb::Write, ..facts };
+        assert!(!Arc::ptr_eq(&cache.judge(&book, &facts), &cache.judge(&book, &read)));
+    }
+}

@@ -84,7 +84,10 @@ impl Playbooks {
                 if raw.steps.is_empty() {
                     errors.push(file.error(entry.span.start, format!("playbook `{id}` has no steps")));
                 }
-                by_id.insert(id.clone(), Playbook { id, title: raw.title, steps: raw.steps, idle });
+                let playbook = Playbook { id: id.clone(), title: raw.title, steps: raw.steps, idle };
+                if by_id.insert(id.clone(), playbook).is_some() {
+                    errors.push(file.error(entry.span.start, format!("playbook `{id}` is written twice")));
+                }
             }
             toml.finish(errors);
         }

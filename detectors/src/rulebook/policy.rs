@@ -142,6 +142,10 @@ impl Policies {
             }
         };
         let control = file.name.split('/').next().unwrap_or_default().to_owned();
+        for template in parsed.templates() {
+            let offset = file.text.find(&template.to_cedar()).unwrap_or(0);
+            errors.push(file.error(offset, "a policy template applies to nobody here: name principal and resource"));
+        }
         for policy in parsed.policies() {
             let text = policy.to_cedar().unwrap_or_default();
             let offset = file.text.find(&text).unwrap_or(0);
@@ -335,13 +339,14 @@ fn read_schema(file: &RuleFile, errors: &mut Vec<RulebookError>) -> Option<Schem
     }
 }
 
-/// Whether a policy in Cedar's JSON form reads `variable.attribute`.
+/// Whether a policy in Cedar's JSON form reads `variable.attribute`, or that attribute of something that may be the variable.
 fn reads(json: &serde_json::Value, variable: &str, attribute: &str) -> bool {
     match json {
         serde_json::Value::Object(object) => {
             let access = object.get(".").or_else(|| object.get("has"));
             access.is_some_and(|a| {
-                a.pointer("/left/Var").is_some_and(|v| v == variable) && a.get("attr").is_some_and(|v| v == attribute)
+                let of = a.pointer("/left/Var");
+                of.is_none_or(|of| of == variable) && a.get("attr").is_some_and(|name| name == attribute)
             }) || object.values().any(|value| reads(value, variable, attribute))
         }
         serde_json::Value::Array(array) => array.iter().any(|value| reads(value, variable, attribute)),
@@ -359,3 +364,6 @@ fn diagnostic(file: &RuleFile, error: &(impl Diagnostic + ?Sized), line: usize) 
         message: format!("{error}{help}").replace('\n', " "),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -150,7 +150,9 @@ impl Registry {
         for &file in files {
             let mut toml = TomlFile::parse(file, errors);
             for entry in toml.named::<RawAgent>("templates", errors) {
-                templates.insert(entry.name.clone(), entry.value);
+                if templates.insert(entry.name.clone(), entry.value).is_some() {
+                    errors.push(file.error(entry.span.start, format!("template `{}` is written twice", entry.name)));
+                }
             }
             for (section, fleet) in [("agents", false), ("fleets", true)] {
                 entries.extend(toml.named::<RawAgent>(section, errors).into_iter().map(|e| (file, fleet, e)));
@@ -170,9 +172,11 @@ impl Registry {
             }
         }
         let registry = Self::index(agents.into_values().collect());
-        for (agent, identity, other) in registry.shared_identities() {
+        let identities = registry.shared_identities().into_iter().map(|shared| ("identity", shared));
+        let members = registry.shared_members().into_iter().map(|shared| ("member", shared));
+        for (kind, (agent, pattern, other)) in identities.chain(members) {
             if let Some((file, offset)) = places.get(&agent.id) {
-                let message = format!("identity `{identity}` of agent `{}` is also one of `{}`", agent.id, other.id);
+                let message = format!("{kind} `{pattern}` of agent `{}` is also one of `{}`", agent.id, other.id);
                 errors.push(file.error(*offset, format!("{message}: nobody could tell which of them acted")));
             }
         }
@@ -191,8 +195,23 @@ impl Registry {
                     continue;
                 }
                 let others = self.agents.iter().filter(|other| other.id != agent.id);
-                let clashing = others.filter(|other| other.identities.iter().any(|theirs| theirs.overlaps(identity)));
+                let clashing =
+                    others.filter(|other| other.identities.iter().any(|theirs| could_be_one(theirs, identity)));
                 shared.extend(clashing.map(|other| (agent, identity, other)));
+            }
+        }
+        shared
+    }
+
+    /// Patterns of members that two fleets share, each with both.
+    fn shared_members(&self) -> Vec<(&Agent, &Glob, &Agent)> {
+        let fleets = || self.fleets.iter().filter_map(|&index| self.agents.get(index));
+        let of = |fleet: &'_ Agent, member: &Glob| fleet.members.iter().any(|theirs| theirs.overlaps(member));
+        let mut shared = Vec::new();
+        for fleet in fleets() {
+            for member in &fleet.members {
+                let clashing = fleets().filter(|other| other.id != fleet.id && of(other, member));
+                shared.extend(clashing.map(|other| (fleet, member, other)));
             }
         }
         shared
@@ -215,6 +234,17 @@ impl Registry {
         }
         registry
     }
+}
+
+/// Whether one identity could fit both patterns. Neither an account nor the name of a role has a colon in it, so what a
+/// star in a whole ARN stands for ends with its part.
+fn could_be_one(ours: &Glob, theirs: &Glob) -> bool {
+    let (a, b) = (ours.to_string(), theirs.to_string());
+    let whole_arn = |text: &str| text.starts_with("arn:") && text.matches(':').count() == 5;
+    if whole_arn(&a) && whole_arn(&b) {
+        return a.split(':').zip(b.split(':')).all(|(ours, theirs)| Glob::new(ours).overlaps(&Glob::new(theirs)));
+    }
+    ours.overlaps(theirs)
 }
 
 /// An entry as written: everything may come from a template instead.
@@ -366,6 +396,10 @@ fn read_window(raw: &RawWindow) -> Result<Window, String> {
     let days = raw.days.iter().map(|day| weekday(day)).collect::<Result<Vec<_>, _>>()?;
     if days.is_empty() {
         return Err("a window needs at least one day".to_owned());
+    }
+    if raw.from == raw.to {
+        let halves = "for a whole day write two, `00:00` to `12:00` and `12:00` to `00:00`";
+        return Err(format!("a window from `{}` to `{}` never opens: {halves}", raw.from, raw.to));
     }
     let zone = TimeZone::get(&raw.time_zone).map_err(|_| format!("unknown time zone `{}`", raw.time_zone))?;
     Ok(Window { days, from: clock(&raw.from)?, to: clock(&raw.to)?, zone })

@@ -32,7 +32,8 @@ const NOTHING: &str = "nothing that this agent may do by itself: ask a person to
 
 /// Finds one change, or else two, that make `allowed` true.
 pub(super) fn find(facts: &Facts<'_>, allowed: impl Fn(&Facts<'_>) -> bool) -> String {
-    if facts.texts.contains(&UNREGISTERED) {
+    // The first text is the class.
+    if facts.texts.first() == Some(&UNREGISTERED) {
         return "by an agent that the registry names, with a person who answers for it".to_owned();
     }
     let changed: Vec<(Facts<'_>, &str)> =
@@ -77,4 +78,73 @@ fn apply<'e>(facts: &Facts<'e>, change: &Change) -> Option<Facts<'e>> {
         }
     }
     Some(changed)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::event::Event;
+    use crate::testing::{book, control, event};
+
+    /// The remedy that `forbid … when { condition }` leaves to a change by `bot` that is fine but for `change`.
+    fn remedy(condition: &str, change: impl Fn(&mut Event)) -> String {
+        let policy = format!("@id(\"x\")\nforbid (principal, action, resource) when {{ {condition} }};");
+        let book = book(&[("extra/control.toml", &control("extra", "")), ("extra/policy.cedar", &policy)]);
+        let mut event = Event { verb: Verb::Write, ..event(1, "ecs:StopTask", "2026-03-02T09:00:00Z") };
+        change(&mut event);
+        let agent = event.agent.registered().and_then(|id| book.registry.by_id(id));
+        book.judge(&Facts::of(&event, agent, &book)).remedy
+    }
+
+    fn production(event: &mut Event) {
+        event.place.environment = "production".to_owned();
+    }
+
+    #[test]
+    fn one_change_is_found_before_two() {
+        assert_eq!(remedy("false", |_| {}), "", "what is allowed needs none");
+        assert_eq!(
+            remedy("!context.environment_cleared", production),
+            "in an environment that the agent is cleared for"
+        );
+        assert_eq!(
+            remedy("context.exposes", |event| event.resource.exposes = true),
+            "without opening the resource to others"
+        );
+        assert_eq!(remedy("!context.approval_referenced", |_| {}), "with an approval");
+        assert_eq!(
+            remedy("!context.environment_cleared || !context.approval_referenced", production),
+            "in an environment that the agent is cleared for, and with an approval"
+        );
+        assert_eq!(remedy("context.changes", |_| {}), "as a proposal that a person carries out");
+    }
+
+    #[test]
+    fn where_two_changes_do_not_help_a_person_must() {
+        assert_eq!(remedy("context.operation == \"ecs:StopTask\"", |_| {}), NOTHING);
+        let three = "!context.environment_cleared || !context.approval_referenced || context.exposes";
+        let worst = |event: &mut Event| {
+            production(event);
+            event.resource.exposes = true;
+        };
+        assert_eq!(remedy(three, worst), NOTHING);
+    }
+
+    #[test]
+    fn a_window_that_nobody_asks_for_is_no_remedy() {
+        // `bot` has no windows: to be inside one is nothing that it could do.
+        assert_ne!(remedy("context.window != \"inside\"", |_| {}), "inside the agent's change window");
+    }
+
+    #[test]
+    fn what_is_called_unregistered_is_not_an_unregistered_agent() {
+        assert_eq!(
+            remedy("!context.environment_cleared", |event| event.place.environment = "unregistered".to_owned()),
+            "in an environment that the agent is cleared for"
+        );
+        let nobody = remedy("false", |event| event.agent = crate::event::AgentRef::Unregistered("eve".to_owned()));
+        assert!(nobody.contains("by an agent that the registry names"), "{nobody}");
+    }
 }

@@ -86,3 +86,87 @@ impl Vocabulary {
         self.entries.push(entry);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::event::Resource;
+    use crate::testing::{book, faults};
+
+    const WORDS: &str = r#"
+[[operations]]
+operations = ["iam:*", "sts:Assume*"]
+changes_only = true
+verb = "permission_change"
+asset = "identity"
+
+[[operations]]
+operations = ["iam:Get*"]
+data = "credentials"
+
+[[operations]]
+operations = ["s3:Put*Policy"]
+exposing_only = true
+asset = "exposed"
+
+[[operations]]
+operations = ["s3:*"]
+asset = "store"
+data = "stores"
+
+[[operations]]
+operations = ["*:Delete*", "drop_*"]
+asset = "deleted"
+verb = "execute"
+"#;
+
+    fn classified(action: &str, verb: Verb, exposes: bool) -> (Verb, String, String) {
+        let book = book(&[("vocabulary/test.toml", WORDS)]);
+        let resource = Resource { exposes, ..Resource::default() };
+        let mut event = Event { action: action.to_owned(), verb, resource, ..Event::default() };
+        book.vocabulary.classify(&mut event);
+        (event.verb, event.resource.asset, event.resource.data)
+    }
+
+    #[test]
+    fn the_first_entry_that_says_something_of_a_property_decides_it() {
+        for (action, verb, exposes, expected) in [
+            ("iam:CreateUser", Verb::Write, false, (Verb::PermissionChange, "identity", "")),
+            ("iam:GetUser", Verb::Read, false, (Verb::Read, "", "credentials")),
+            ("iam:GetUser", Verb::Write, false, (Verb::PermissionChange, "identity", "credentials")),
+            ("sts:AssumeRole", Verb::Write, false, (Verb::PermissionChange, "identity", "")),
+            ("sts:GetCallerIdentity", Verb::Read, false, (Verb::Read, "", "")),
+            ("s3:PutBucketPolicy", Verb::Write, true, (Verb::Write, "exposed", "stores")),
+            ("s3:PutBucketPolicy", Verb::Write, false, (Verb::Write, "store", "stores")),
+            // Entries of the service come first, those of any service fill in the rest.
+            ("s3:DeleteObject", Verb::Write, false, (Verb::Execute, "store", "stores")),
+            ("rds:DeleteDBInstance", Verb::Write, false, (Verb::Execute, "deleted", "")),
+            ("drop_table", Verb::Write, false, (Verb::Execute, "deleted", "")),
+            ("search_logs", Verb::Read, false, (Verb::Read, "", "")),
+            ("", Verb::Propose, false, (Verb::Propose, "", "")),
+        ] {
+            let (found, asset, data) = classified(action, verb, exposes);
+            assert_eq!((found, asset.as_str(), data.as_str()), expected, "{action} {verb:?} {exposes}");
+        }
+    }
+
+    #[test]
+    fn a_read_by_the_sources_word_stays_one_where_only_changes_are_meant() {
+        assert_eq!(classified("iam:ListUsers", Verb::Read, false).0, Verb::Read);
+        assert_eq!(classified("iam:ListUsers", Verb::Propose, false).0, Verb::Propose);
+        assert_eq!(classified("iam:ListUsers", Verb::Execute, false).0, Verb::PermissionChange);
+    }
+
+    #[test]
+    fn faults_of_the_vocabulary_are_named() {
+        let text = "[[operations]]\noperations = [\"a:*\"]\nverb = \"look\"\n\n[[operations]]\nverb = \"read\"\n\n[[operation]]\n";
+        let found = faults(&[("vocabulary/test.toml", text)]);
+        for (line, says) in [(3, "look"), (5, "operations"), (8, "unknown section `operation`")] {
+            let place = format!("rules/vocabulary/test.toml:{line}: ");
+            assert!(found.iter().any(|fault| fault.starts_with(&place) && fault.contains(says)), "{line}: {found:#?}");
+        }
+        assert_eq!(found.len(), 3, "{found:#?}");
+    }
+}
