@@ -152,6 +152,7 @@ impl DecisionCache {
         if book.reads_resource_id() {
             return Arc::new(book.judge(facts));
         }
+        let facts = &book.relevant(facts);
         let agent = if book.reads_agent_id() { facts.agent } else { "" };
         let key = KeyRef { agent, facts };
         if let Some(judgement) = self.decisions.get(&key) {

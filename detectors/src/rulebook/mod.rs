@@ -160,9 +160,15 @@ impl Rulebook {
     pub fn judge(&self, facts: &Facts<'_>) -> Judgement {
         let mut judgement = self.policies.judge(facts);
         if !judgement.is_allowed() {
-            judgement.remedy = remedy::find(facts, |changed| self.policies.judge(changed).is_allowed());
+            let violations = |changed: &Facts<'_>| self.policies.judge(changed).violations.len();
+            judgement.remedy = remedy::find(facts, self.policies.reads_bounded(), violations);
         }
         judgement
+    }
+
+    /// The facts without what no policy reads.
+    pub(crate) fn relevant<'e>(&self, facts: &Facts<'e>) -> Facts<'e> {
+        self.policies.relevant(facts)
     }
 
     /// Whether a judgement also depends on the resource id, so that it must not be cached.

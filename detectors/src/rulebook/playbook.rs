@@ -81,6 +81,17 @@ impl Playbooks {
                 let idle = parse_duration(raw.idle.get_ref())
                     .map_err(|message| errors.push(file.error(raw.idle.span().start, message)))
                     .unwrap_or_default();
+                for (at, step) in raw.steps.iter().enumerate() {
+                    if raw.steps.iter().take(at).any(|earlier| earlier.id == step.id) {
+                        errors.push(
+                            file.error(entry.span.start, format!("playbook `{id}` has step `{}` twice", step.id)),
+                        );
+                    }
+                    if step.at_most == 0 {
+                        let message = format!("step `{}` of playbook `{id}` may never come: `at_most` is 0", step.id);
+                        errors.push(file.error(entry.span.start, message));
+                    }
+                }
                 if raw.steps.is_empty() {
                     errors.push(file.error(entry.span.start, format!("playbook `{id}` has no steps")));
                 }

@@ -73,6 +73,8 @@ pub(super) struct Policies {
     warnings: Vec<String>,
     reads_resource_id: bool,
     reads_agent_id: bool,
+    /// Which of [`TEXTS`] any policy reads.
+    reads_texts: [bool; TEXTS.len()],
 }
 
 /// Cedar names parsed once.
@@ -121,6 +123,7 @@ impl Policies {
             warnings: Vec::new(),
             reads_resource_id: false,
             reads_agent_id: false,
+            reads_texts: [false; TEXTS.len()],
         };
         for file in files {
             policies.add_file(file, errors);
@@ -183,6 +186,10 @@ impl Policies {
     fn note_what_it_reads(&mut self, policy: &Policy, reference: &PolicyRef) {
         let literals = policy.entity_literals();
         let json = policy.to_json().unwrap_or_default();
+        for (name, read) in TEXTS.iter().zip(&mut self.reads_texts) {
+            let (variable, attribute) = name.split_once('.').unwrap_or_default();
+            *read |= reads(&json, variable, attribute) || reads_whole(&json, variable);
+        }
         self.reads_agent_id |=
             literals.iter().any(|uid| uid.type_name() == &self.names.agent) || reads(&json, "principal", "id");
         if literals.iter().any(|uid| uid.type_name() == &self.names.resource) || reads(&json, "resource", "id") {
@@ -317,6 +324,23 @@ impl Policies {
     pub(super) fn reads_agent_id(&self) -> bool {
         self.reads_agent_id
     }
+
+    /// Whether policies read nothing that an agent can make up: no resource, and none of the texts that are its own word.
+    pub(super) fn reads_bounded(&self) -> bool {
+        let own_word = |name: &str| matches!(name, "resource.type" | "context.operation");
+        !self.reads_resource_id && !TEXTS.iter().zip(self.reads_texts).any(|(name, read)| read && own_word(name))
+    }
+
+    /// The facts without the texts that no policy reads: what decisions are cached by.
+    pub(super) fn relevant<'e>(&self, facts: &Facts<'e>) -> Facts<'e> {
+        let mut relevant = *facts;
+        for (text, read) in relevant.texts.iter_mut().zip(self.reads_texts) {
+            if !read {
+                *text = "";
+            }
+        }
+        relevant
+    }
 }
 
 impl Names {
@@ -350,6 +374,20 @@ fn reads(json: &serde_json::Value, variable: &str, attribute: &str) -> bool {
             }) || object.values().any(|value| reads(value, variable, attribute))
         }
         serde_json::Value::Array(array) => array.iter().any(|value| reads(value, variable, attribute)),
+        _ => false,
+    }
+}
+
+/// Whether a policy in Cedar's JSON form uses a variable other than by reading an attribute of it.
+fn reads_whole(json: &serde_json::Value, variable: &str) -> bool {
+    match json {
+        serde_json::Value::Object(object) => {
+            let access = object.get(".").or_else(|| object.get("has"));
+            let by_attribute = access.is_some_and(|a| a.pointer("/left/Var").is_some_and(|var| var == variable));
+            let itself = object.get("Var").is_some_and(|var| var == variable);
+            itself || (!by_attribute && object.values().any(|value| reads_whole(value, variable)))
+        }
+        serde_json::Value::Array(array) => array.iter().any(|value| reads_whole(value, variable)),
         _ => false,
     }
 }
