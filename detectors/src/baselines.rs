@@ -24,7 +24,7 @@ const MOST_RUNS: usize = 32;
 /// lost.
 const MOST_NOTICES: usize = 65_536;
 /// Most content digests an agent keeps to tell repeats.
-const MOST_RECENT: usize = 256;
+const MOST_RECENT: usize = 1_024;
 /// History from which a baseline counts (CSA ATF 0.9.1, B-3).
 const ENOUGH_EVENTS: u64 = 1_000;
 const ENOUGH_TIME: Millis = 7 * 24 * HOUR;
@@ -266,6 +266,11 @@ impl Profile {
         self.learned >= ENOUGH_EVENTS || (long && hours >= LEAST_HOURS)
     }
 
+    /// Whether this hour, or one beside it, was the last to be reported: work at an hour's edge is one finding.
+    pub fn hour_is_reported(&self, hour: i64) -> bool {
+        self.reported_hour.saturating_sub(hour).unsigned_abs() <= 1
+    }
+
     /// The state of a run.
     pub fn run(&self, playbook: &str, run: &str) -> Option<&RunState> {
         self.runs.iter().find(|state| state.playbook == playbook && state.run == run)
@@ -348,7 +353,7 @@ impl<'b> Past<'b> {
         let withheld = |(dimension, value)| matches!(self.cell(dimension, value), Cell { count: 0, withheld: 1.. });
         observations(event).any(withheld)
             || profile.rates.iter().any(|history| history.reported)
-            || profile.reported_hour == hour_of_week(event.at).1
+            || profile.hour_is_reported(hour_of_week(event.at).1)
     }
 
     /// What is known of a dimension.
@@ -426,9 +431,10 @@ impl Baselines {
     }
 
     /// Counts the event towards the rates of the open window, whether it deviates or not: a burst of what deviates is
-    /// still a burst.
-    pub(crate) fn count_rates(&mut self, agent: &str, rates: impl Iterator<Item = Rate>) {
-        if let Some(profile) = self.agents.get_mut(agent) {
+    /// still a burst. What comes late belongs to a window that is closed.
+    pub(crate) fn count_rates(&mut self, agent: &str, at: Millis, rates: impl Iterator<Item = Rate>) {
+        let open = |profile: &&mut Profile| profile.window == at.div_euclid(WINDOW);
+        if let Some(profile) = self.agents.get_mut(agent).filter(open) {
             for rate in rates {
                 if let Some(history) = profile.rate_mut(rate) {
                     history.open = history.open.saturating_add(1);
@@ -446,8 +452,8 @@ impl Baselines {
             }
         }
         let (of_week, hour) = hour_of_week(event.at);
-        // An hour counts once, however busy: rhythm is about when an agent works, not how much.
-        if hour != profile.last_hour {
+        // An hour counts once, however busy and in whatever order: rhythm is about when an agent works, not how much.
+        if hour > profile.last_hour {
             profile.last_hour = hour;
             profile.hours.resize(HOURS_OF_WEEK, 0);
             if let Some(count) = profile.hours.get_mut(of_week) {
@@ -480,14 +486,13 @@ impl Baselines {
         }
     }
 
-    /// Puts a playbook run into its next state.
-    pub(crate) fn follow(&mut self, agent: &str, state: RunState) {
-        let Some(profile) = self.agents.get_mut(agent) else { return };
+    /// Puts a playbook run into its next state. Returns the run that had to make room for a new one.
+    pub(crate) fn follow(&mut self, agent: &str, state: RunState) -> Option<RunState> {
+        let profile = self.agents.get_mut(agent)?;
         profile.runs.retain(|run| run.playbook != state.playbook || run.run != state.run);
-        if profile.runs.len() >= MOST_RUNS {
-            profile.runs.remove(0);
-        }
+        let oldest = (profile.runs.len() >= MOST_RUNS).then(|| profile.runs.remove(0));
         profile.runs.push(state);
+        oldest
     }
 
     /// Takes out the runs that `ended` picks, with their agents, sorted by agent and run.

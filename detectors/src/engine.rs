@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::baselines::{Baselines, Dimension, Past, Profile, Rate, RunState, observations};
+use crate::baselines::{Baselines, Cell, Dimension, Past, Profile, Rate, RunState, observations};
 use crate::detector::{Conformance, Memory, Sighting, Suspicion};
 use crate::deviation::{AgentFacts, Deviation, Evidence, LearningState, Severity};
 use crate::event::{AgentRef, Event, Millis, Outcome};
@@ -91,19 +91,19 @@ impl Engine {
             return (Verdict::Repeated, Vec::new());
         }
         let judgement = self.decisions.judge(&book, &Facts::of(event, Some(agent), &book));
-        self.count_rates(agent, event);
+        self.count_rates(&agent.id, event);
         let past = self.baselines.past(&agent.id);
         let next_run = Conformance::next_state(event, past, &book);
         let found = findings(&book, Sighting { event, past, judgement: &judgement, book: &book });
         // What the cloud refused is no habit, and a repeat of what was reported is no more acceptable for being silent.
         let refused = matches!(event.outcome, Outcome::Denied(_));
         let learnable = found.is_empty() && !refused && !past.is_suspect(event);
-        let deviations = self.report(&book, agent, event, found);
+        let mut deviations = self.report(&book, agent, event, found);
         if learnable {
             self.baselines.learn(&agent.id, event);
         }
-        if let Some(state) = next_run {
-            self.baselines.follow(&agent.id, state);
+        if let Some(oldest) = next_run.and_then(|state| self.baselines.follow(&agent.id, state)) {
+            deviations.extend(self.end_run(&book, &agent.id, &oldest, event.at));
         }
         (Verdict::Judged, deviations)
     }
@@ -131,7 +131,7 @@ impl Engine {
         if !self.baselines.arrive(id, event) {
             return Verdict::Repeated;
         }
-        self.baselines.count_rates(id, rates(event, self.baselines.past(id)).into_iter().flatten());
+        self.count_rates(id, event);
         let next_run = Conformance::next_state(event, self.baselines.past(id), &self.book);
         self.baselines.learn(id, event);
         if let Some(state) = next_run {
@@ -140,9 +140,9 @@ impl Engine {
         Verdict::Judged
     }
 
-    fn count_rates(&mut self, agent: &Agent, event: &Event) {
-        let counted = rates(event, self.baselines.past(&agent.id));
-        self.baselines.count_rates(&agent.id, counted.into_iter().flatten());
+    fn count_rates(&mut self, agent: &str, event: &Event) {
+        let counted = rates(event, self.baselines.past(agent));
+        self.baselines.count_rates(agent, event.at, counted.into_iter().flatten());
     }
 
     /// Turns findings into deviations, moves trust and remembers what was reported.
@@ -159,7 +159,7 @@ impl Engine {
             let ordinal = deviations.iter().filter(|deviation| deviation.control == finding.control.id).count();
             let revocation = response::revocation(finding.control, event, book, self.baselines.past(&agent.id));
             if let Some(subject) = &revocation {
-                self.baselines.withhold(&agent.id, Dimension::Revoked, &subject.key());
+                self.baselines.withhold(&agent.id, Dimension::Revoked, &response::request(subject, event.at));
             }
             let memory = finding.remember.clone();
             let deviation = assemble(book, facts.clone(), event, finding, ordinal, change);
@@ -187,20 +187,21 @@ impl Engine {
             book.playbooks.get(&run.playbook).is_none_or(|playbook| at.saturating_sub(run.last) > playbook.idle)
         };
         let ended = self.baselines.take_runs(idle);
-        let mut deviations = Vec::new();
-        for (id, run) in ended {
-            let Some(agent) = book.registry.by_id(&id) else { continue };
-            let event = end_of(&run, agent, at);
-            let found = book.controls().flat_map(|control| {
-                let ended = control.detectors.iter().map(|(severity, detector)| (*severity, detector));
-                let found =
-                    ended.filter_map(|(severity, detector)| Some((severity, detector.assess_end(&run, &book)?)));
-                found.map(move |(severity, suspicion)| Finding::of_suspicion(control, severity, suspicion))
-            });
-            let found = found.collect();
-            deviations.extend(self.report(&book, agent, &event, found));
+        ended.iter().flat_map(|(id, run)| self.end_run(&book, id, run, at)).collect()
+    }
+
+    /// Assesses a run that goes no further.
+    fn end_run(&mut self, book: &Rulebook, id: &str, run: &RunState, at: Millis) -> Vec<Deviation> {
+        let Some(agent) = book.registry.by_id(id) else { return Vec::new() };
+        let event = end_of(run, agent, at);
+        let mut found = Vec::new();
+        for control in book.controls() {
+            for (severity, detector) in &control.detectors {
+                let suspicion = detector.assess_end(run, book);
+                found.extend(suspicion.map(|suspicion| Finding::of_suspicion(control, *severity, suspicion)));
+            }
         }
-        deviations
+        self.report(book, agent, &event, found)
     }
 }
 
@@ -219,7 +220,8 @@ fn end_of(run: &RunState, agent: &Agent, at: Millis) -> Event {
 /// The rates that an event counts towards.
 fn rates(event: &Event, past: Past<'_>) -> [Option<Rate>; 3] {
     let denied = matches!(event.outcome, Outcome::Denied(_)).then_some(Rate::Denials);
-    let new = observations(event).any(|(dimension, value)| past.cell(dimension, value).count == 0);
+    // What was reported is known, though not learned: its repeats are no further new access.
+    let new = observations(event).any(|(dimension, value)| past.cell(dimension, value) == Cell::default());
     [Some(Rate::Requests), denied, new.then_some(Rate::NewAccess)]
 }
 

@@ -204,6 +204,8 @@ pub struct Place {
     pub environment: String,
     /// Tier by the estate.
     pub tier: String,
+    /// Whether the agent named another account than the resource's own name does.
+    pub disputed: bool,
     /// Whether the estate names this place at all.
     pub mapped: bool,
     /// Whether the estate calls the resource a crown jewel.
@@ -346,11 +348,26 @@ impl Outcome {
     }
 }
 
+/// Most arguments that an alert names.
+const SHOWN_ARGUMENTS: usize = 32;
+/// Most characters of an argument's name in an alert.
+const SHOWN_NAME: usize = 64;
+
 impl Event {
-    /// The event without what must not leave memory: the values of its arguments and the text of its reasoning.
+    /// The event without what must not leave memory: the values of its arguments, the text of its reasoning, and what an
+    /// agent says about its outcome. Also small enough for a record of its own, whatever an agent calls its arguments.
     pub fn without_contents(&self) -> Self {
-        let arguments = self.arguments.iter().map(|argument| Argument { value: String::new(), ..argument.clone() });
+        let arguments = self.arguments.iter().take(SHOWN_ARGUMENTS).map(|argument| Argument {
+            name: argument.name.chars().take(SHOWN_NAME).collect(),
+            value: String::new(),
+            origin: argument.origin,
+        });
         let reasoning = self.reasoning.as_ref().map(|r| Reasoning { text: String::new(), ..r.clone() });
-        Self { arguments: arguments.collect(), reasoning, ..self.clone() }
+        let outcome = match &self.outcome {
+            Outcome::Denied(_) if !self.source.is_audit() => Outcome::Denied(String::new()),
+            Outcome::Failed(_) if !self.source.is_audit() => Outcome::Failed(String::new()),
+            known => known.clone(),
+        };
+        Self { arguments: arguments.collect(), reasoning, outcome, ..self.clone() }
     }
 }

@@ -2,10 +2,18 @@
 
 use crate::baselines::{Cell, Dimension, Past};
 use crate::deviation::RevocationSubject;
-use crate::event::{CredentialKind, Event};
+use crate::event::{CredentialKind, Event, Millis};
 use crate::rulebook::{Control, Response, Rulebook};
 
-/// The revocation that a control asks for after this event, unless it was asked for before.
+/// How long one request about a subject stands for further ones. A session's name can come back (an instance id).
+const STANDS: Millis = 24 * 3_600_000;
+
+/// What is remembered of a request: its subject, and the day it was made.
+pub(crate) fn request(subject: &RevocationSubject, at: Millis) -> String {
+    format!("{} on day {}", subject.key(), at.div_euclid(STANDS))
+}
+
+/// The revocation that a control asks for after this event, unless it was asked for on the same day.
 ///
 /// A session is preferred to a credential, and a credential to nothing: the smallest thing that ends this access. What
 /// only the agent says about its credential never names a credential to revoke, and what comes under an identity that is
@@ -20,7 +28,7 @@ pub(crate) fn revocation(
         return None;
     }
     let subject = if event.source.is_audit() { of_audit(event) } else { of_action(event, book) }?;
-    (past.cell(Dimension::Revoked, &subject.key()) == Cell::default()).then_some(subject)
+    (past.cell(Dimension::Revoked, &request(&subject, event.at)) == Cell::default()).then_some(subject)
 }
 
 fn of_audit(event: &Event) -> Option<RevocationSubject> {

@@ -230,7 +230,7 @@ fn event(id: String, time: Time, traceparent: Option<&str>, data: Data<'_>) -> R
     let tool = data.tool.into_string();
     let target = data.resource.map(|Object(target)| target).unwrap_or_default();
     let origin = data.origin.map(|Object(origin)| origin).unwrap_or_default();
-    let operation = data.operation.map(Text::into_string).filter(|name| !name.is_empty());
+    let operation = data.operation.map(Text::into_string).filter(|name| !name.is_empty()).map(canonical);
     let verb = believed(data.verb.map(|Choice(verb)| verb).unwrap_or_default(), operation.as_deref());
     Ok(Event {
         id,
@@ -259,6 +259,14 @@ fn event(id: String, time: Time, traceparent: Option<&str>, data: Data<'_>) -> R
         outcome: data.outcome.map_or(Outcome::Unknown, |Object(end)| outcome(end)),
         ..Event::default()
     })
+}
+
+/// An operation with its service in lower case, as the audit logs have it.
+fn canonical(operation: String) -> String {
+    match operation.split_once(':') {
+        Some((service, name)) => format!("{}:{name}", service.to_ascii_lowercase()),
+        None => operation,
+    }
 }
 
 /// The verb, as far as an agent's word goes. What an AWS operation (`service:Operation`) does is not for the agent to
@@ -292,6 +300,8 @@ fn principal(agent: Agent<'_>) -> Principal {
 fn run(session: Option<Text<'_>>, playbook: Option<Object<Playbook<'_>>>) -> Option<Run> {
     let session = text(session);
     let (playbook, id) = playbook.map(|Object(book)| (book.id.into_string(), text(book.run))).unwrap_or_default();
+    // A run without an id of its own is its session's.
+    let id = if id.is_empty() && !playbook.is_empty() { session.clone() } else { id };
     let run = Run { session, playbook, id };
     (run != Run::default()).then_some(run)
 }

@@ -8,9 +8,37 @@ use tautline_detectors::rulebook::{Agent, Rulebook};
 /// What the estate or an audit log knows overrides what the agent claims; policies see the disagreement. A principal
 /// that no entry names is kept apart as unregistered, never given to a guess.
 pub fn resolve(event: &mut Event, book: &Rulebook) {
+    strip_secrets(&mut event.resource.id);
+    if !event.source.is_audit() {
+        believe_arn(event);
+    }
     book.vocabulary.classify(event);
     book.estate.locate(event);
     event.agent = if event.source.is_audit() { by_identity(event, book) } else { by_claim(event, book) };
+}
+
+/// Takes out of a URL what may be a secret: who logs in with it, and its query (a presigned one is a credential).
+fn strip_secrets(id: &mut String) {
+    let Some((scheme, rest)) = id.split_once("://") else { return };
+    let bare = rest.split(['?', '#']).next().unwrap_or_default();
+    let (authority, path) = bare.split_at(bare.find('/').unwrap_or(bare.len()));
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    *id = format!("{scheme}://{host}{path}");
+}
+
+/// An ARN names its account and region itself; what the agent says beside it is a claim, and a disagreement is kept.
+fn believe_arn(event: &mut Event) {
+    let mut parts = event.resource.id.split(':').skip(3).map(str::to_owned);
+    let (region, account) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    if !event.resource.id.starts_with("arn:") || account.is_empty() {
+        return;
+    }
+    let place = &mut event.place;
+    place.disputed = !place.account.is_empty() && place.account != account;
+    place.account = account;
+    if !region.is_empty() {
+        place.region = region;
+    }
 }
 
 fn by_identity(event: &Event, book: &Rulebook) -> AgentRef {

@@ -127,7 +127,7 @@ fn an_implausible_time_is_refused_and_its_bounds_are_inside() {
     assert_eq!(early.detail, "`1999-12-31T23:59:59.999Z` is before `2000-01-01T00:00:00Z`");
     let late = at(RECEIVED + AHEAD_MAX + 1).unwrap_err();
     assert_eq!(late.reason, Reason::ImplausibleTime);
-    assert!(late.detail.contains("is more than 24 hours after its receipt at `2026-03-03T00:00:00Z`"), "{late}");
+    assert!(late.detail.contains("is more than 15 minutes after its receipt at `2026-03-03T00:00:00Z`"), "{late}");
 }
 
 #[test]
@@ -253,9 +253,34 @@ fn a_verb_of_the_schema_is_a_verb_of_the_core() {
     for verb in verbs.iter().filter(|verb| !verb.is_null()) {
         let mut action = action();
         action["data"]["verb"] = verb.clone();
+        // An AWS operation's own name would overrule a verb that does not fit it.
+        action["data"]["operation"] = json!("deploy");
         assert_eq!(one(action.to_string().as_bytes()).unwrap().verb.name(), verb.as_str().unwrap());
     }
     assert_eq!(Verb::default().name(), schema.pointer("/properties/data/properties/verb/default").unwrap());
+}
+
+#[test]
+fn an_agents_word_does_not_make_a_change_a_read() {
+    let verb = |operation: &str, verb: &str| {
+        let mut action = action();
+        action["data"]["operation"] = json!(operation);
+        action["data"]["verb"] = json!(verb);
+        one(action.to_string().as_bytes()).unwrap().verb
+    };
+    assert_eq!(verb("iam:AttachUserPolicy", "read"), Verb::Write);
+    assert_eq!(verb("IAM:AttachUserPolicy", "propose"), Verb::Write);
+    assert_eq!(verb("ec2:DescribeVolumes", "read"), Verb::Read);
+    assert_eq!(verb("github:pulls.create", "propose"), Verb::Propose);
+}
+
+#[test]
+fn a_second_action_under_a_used_id_is_a_second_event() {
+    let mut other = action();
+    other["data"]["tool"] = json!("another");
+    let (first, second) = (one(action().to_string().as_bytes()).unwrap(), one(other.to_string().as_bytes()).unwrap());
+    assert_ne!(first.id, second.id);
+    assert_eq!(first.id, one(action().to_string().as_bytes()).unwrap().id);
 }
 
 proptest! {

@@ -25,7 +25,7 @@ impl Detector for Rhythm {
     fn assess(&self, sighting: Sighting<'_>) -> Option<Suspicion> {
         let profile = sighting.past.profile()?;
         let (of_week, hour) = hour_of_week(sighting.event.at);
-        if profile.reported_hour == hour || near(&profile.hours, of_week) {
+        if profile.hour_is_reported(hour) || near(&profile.hours, of_week) {
             return None;
         }
         let tally = Tally::of(profile.hours.iter().map(|count| u32::from(*count)));

@@ -85,7 +85,8 @@ impl<'e> Facts<'e> {
                 place.crown_jewel,
                 place.mapped,
                 approved(|a| &a.environments, &place.environment),
-                event.claimed_environment.as_ref().is_some_and(|claim| place.mapped && *claim != place.environment),
+                place.disputed
+                    || event.claimed_environment.as_ref().is_some_and(|c| place.mapped && *c != place.environment),
                 approved(|a| &a.resource_types, &resource.kind),
                 event.tool.is_empty() || approved(|a| &a.tools, &event.tool),
                 resource.data.is_empty() || approved(|a| &a.data, &resource.data),

@@ -71,8 +71,9 @@ const SERVICES: [(&str, &str); 58] = [
 
 /// Members of a request that name what it is aimed at, where several ids are there, best first: what the resource is
 /// itself before what it is part of or made from.
-const IDS: [&str; 30] = [
+const IDS: [&str; 31] = [
     "bucketName",
+    "queueUrl",
     "secretId",
     "keyId",
     "instanceId",
@@ -117,7 +118,7 @@ const NOT_IDS: [&str; 8] = [
 ];
 
 /// Endings of members that hold an id, best first.
-const ENDINGS: [&str; 6] = ["Arn", "ARN", "Id", "Identifier", "Name", "Url"];
+const ENDINGS: [&str; 5] = ["Arn", "ARN", "Id", "Identifier", "Name"];
 
 /// The resource of a request. `resources` counts first; where AWS names none (most management events), the type comes
 /// from the operation's name and the id from the request.
