@@ -123,7 +123,10 @@ pub(crate) fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             for line in format!("{error:#}").lines() {
-                eprintln!("tautline: {line}");
+                match cli.common.log_format {
+                    LogFormat::Text => eprintln!("tautline: {line}"),
+                    LogFormat::Json => tracing::error!("{line}"),
+                }
             }
             ExitCode::from(WRONG)
         }
@@ -190,7 +193,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
 }
 
 fn configuration(common: &Common, command: &Command) -> Result<Config> {
-    let named = std::env::args().any(|argument| argument.starts_with("--config"));
+    let named = std::env::args_os().any(|argument| argument.as_encoded_bytes().starts_with(b"--config"));
     let mut config = Config::read(&common.config, named || matches!(command, Command::Run))?;
     let paths = &mut config.rulebook;
     for (given, path) in [

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tautline_ingest::Format;
+use toml::de::{DeTable, ValueDeserializer};
 
 /// The whole configuration. Unknown keys are errors.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Config {
     pub(crate) kafka: Kafka,
     pub(crate) sources: Vec<Source>,
@@ -47,7 +48,7 @@ impl Default for Kafka {
             instance: "0".to_owned(),
             commit_interval_ms: 100,
             batch_records: 10_000,
-            session_timeout_ms: 10_000,
+            session_timeout_ms: 6_000,
         }
     }
 }
@@ -170,7 +171,7 @@ impl Config {
             return Ok(Self::default());
         }
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-        let mut config: Self = toml::from_str(&text).map_err(|error| located(path, &text, &error))?;
+        let mut config = Self::parse(path, &text)?;
         let base = path.parent().unwrap_or(Path::new(""));
         let paths = &mut config.rulebook;
         for path in [
@@ -184,6 +185,27 @@ impl Config {
             *path = base.join(&*path);
         }
         Ok(config)
+    }
+
+    /// Reads the sections one by one, so that an error in one does not hide those of the next.
+    fn parse(path: &Path, text: &str) -> Result<Self> {
+        let (root, mut errors) = DeTable::parse_recoverable(text);
+        let mut root = root.into_inner();
+        let config = Self {
+            kafka: section(&mut root, "kafka", &mut errors),
+            sources: section(&mut root, "sources", &mut errors),
+            log: section(&mut root, "log", &mut errors),
+            outputs: section(&mut root, "outputs", &mut errors),
+            rulebook: section(&mut root, "rulebook", &mut errors),
+            http: section(&mut root, "http", &mut errors),
+            revocation: section(&mut root, "revocation", &mut errors),
+        };
+        let mut lines: Vec<String> = errors.iter().map(|error| located(path, text, error)).collect();
+        for unknown in root.keys() {
+            let line = 1 + text.bytes().take(unknown.span().start).filter(|byte| *byte == b'\n').count();
+            lines.push(format!("{}:{line}: unknown section `{}`", path.display(), unknown.get_ref()));
+        }
+        if lines.is_empty() { Ok(config) } else { Err(anyhow!("{}", lines.join("\n"))) }
     }
 
     /// What a live run needs beyond what the types ask for; every fault at once.
@@ -213,8 +235,18 @@ impl Config {
     }
 }
 
-fn located(path: &Path, text: &str, error: &toml::de::Error) -> anyhow::Error {
+/// The value of a section, or its default with the error noted.
+fn section<T: Default + DeserializeOwned>(root: &mut DeTable<'_>, name: &str, errors: &mut Vec<toml::de::Error>) -> T {
+    let Some(value) = root.remove(name) else { return T::default() };
+    T::deserialize(ValueDeserializer::from(value)).unwrap_or_else(|error| {
+        errors.push(error);
+        T::default()
+    })
+}
+
+/// An error with its place, and without the source text that toml would show.
+fn located(path: &Path, text: &str, error: &toml::de::Error) -> String {
     let offset = error.span().map_or(0, |span| span.start);
     let line = 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
-    anyhow!("{}:{line}: {}", path.display(), error.message().replace('\n', "; "))
+    format!("{}:{line}: {}", path.display(), error.message().replace('\n', "; "))
 }

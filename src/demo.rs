@@ -5,14 +5,19 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use jiff::Timestamp;
+use tautline_detectors::deviation::Deviation;
 use tautline_detectors::engine::Verdict;
-use tautline_detectors::rulebook::RuleFile;
+use tautline_detectors::event::Millis;
+use tautline_detectors::rulebook::{RuleFile, Rulebook};
 use tautline_ingest::Format;
+use tokio::net::TcpListener;
 
 use crate::config::Config;
 use crate::feed::{Feed, Records};
@@ -33,23 +38,19 @@ const REGISTRY: [(&str, &str, &str); 4] = [
 
 /// Runs the demo until its story ends or Ctrl-C comes.
 pub(crate) fn run(config: &Config, seconds: u64, form: Form, out: &mut impl Write) -> Result<()> {
-    let status = Arc::new(Status::new()?);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let listener = runtime.block_on(http::bind(config.http.listen))?;
-    let address = listener.local_addr()?;
-    runtime.spawn(http::serve(listener, Arc::clone(&status), std::future::pending()));
-    let interrupted = runtime.spawn(tokio::signal::ctrl_c());
-
-    let files = REGISTRY.map(|(name, path, text)| RuleFile { name: name.into(), path: path.into(), text: text.into() });
-    let book = rules::read_with(&config.rulebook.rules, files.to_vec(), Vec::new()).map_err(|errors| {
-        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        anyhow!("{}", lines.join("\n"))
-    })?;
-    let mut feed = Feed::new(Arc::new(book), Format::Auto);
+    let mut feed = Feed::new(Arc::new(rulebook(&config.rulebook.rules)?), Format::Auto);
     let received = Timestamp::now().as_millisecond();
     let history = lines(HISTORY)?;
     let learned = history.iter().flat_map(|line| feed.accept(line, received).events);
     let learned = learned.filter(|(_, verdict)| *verdict == Verdict::Judged).count();
+
+    let status = Arc::new(Status::new()?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let listener = runtime.block_on(listen(config.http.listen))?;
+    let address = listener.local_addr()?;
+    runtime.spawn(http::serve(listener, Arc::clone(&status), std::future::pending()));
+    let interrupted = runtime.spawn(tokio::signal::ctrl_c());
+
     let story = lines(STORY)?;
     eprintln!("learned the agents' past from {learned} events; live page and metrics: http://{address}/");
     eprintln!("{} events follow, {seconds} seconds of story; Ctrl-C ends it", story.len());
@@ -57,31 +58,53 @@ pub(crate) fn run(config: &Config, seconds: u64, form: Form, out: &mut impl Writ
         writeln!(out, "{}", text::heading())?;
     }
     let mut controls = BTreeSet::new();
+    let mut alerts = 0;
     let start = Instant::now();
     let step = Duration::from_secs(seconds) / u32::try_from(story.len().max(1)).unwrap_or(u32::MAX);
     for (number, line) in (0_u32..).zip(&story) {
-        let due = start + step * number;
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        std::thread::sleep((start + step * number).saturating_duration_since(Instant::now()));
         if interrupted.is_finished() {
             break;
         }
-        let fed = feed.judge(line, received);
-        fed.events.iter().for_each(|(source, verdict)| status.metrics.event(*source, *verdict));
-        fed.rejections.iter().for_each(|rejection| status.metrics.dead_letter(rejection));
-        count_agents(&feed, &status);
-        for deviation in fed.deviations {
+        for deviation in judge(&mut feed, line, received, &status) {
             match form {
                 Form::Table { colour } => writeln!(out, "{}", text::line(&deviation, colour))?,
                 Form::Json => writeln!(out, "{}", ocsf::detection_finding(&deviation, None))?,
             }
             controls.insert(deviation.control.clone());
+            alerts += 1;
             status.deviation(deviation);
         }
         out.flush()?;
     }
     let names: Vec<&str> = controls.iter().map(String::as_str).collect();
-    eprintln!("{} alerts shown of {} controls: {}", status.latest().len(), names.len(), names.join(", "));
+    eprintln!("{alerts} alerts of {} controls: {}", names.len(), names.join(", "));
     Ok(())
+}
+
+/// The controls at hand, with the demo's own registry.
+fn rulebook(rules: &Path) -> Result<Rulebook> {
+    let files = REGISTRY.map(|(name, path, text)| RuleFile { name: name.into(), path: path.into(), text: text.into() });
+    rules::read_with(rules, files.to_vec(), Vec::new()).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        anyhow!("{}", lines.join("\n"))
+    })
+}
+
+/// The configured port, or any: a demo does not fail for a port that is taken.
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    match http::bind(address).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => http::bind(SocketAddr::new(address.ip(), 0)).await,
+    }
+}
+
+fn judge(feed: &mut Feed, line: &[u8], received: Millis, status: &Status) -> Vec<Deviation> {
+    let fed = feed.judge(line, received);
+    fed.events.iter().for_each(|(source, verdict)| status.metrics.event(*source, *verdict));
+    fed.rejections.iter().for_each(|rejection| status.metrics.dead_letter(rejection));
+    count_agents(feed, status);
+    fed.deviations
 }
 
 fn count_agents(feed: &Feed, status: &Status) {

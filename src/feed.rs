@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use flate2::read::MultiGzDecoder;
+use indicatif::ProgressBar;
 use tautline_detectors::deviation::Deviation;
 use tautline_detectors::engine::{Engine, Input, Verdict};
 use tautline_detectors::event::{Event, Millis, Source};
@@ -28,7 +29,7 @@ pub(crate) struct Fed {
     pub(crate) rejections: Vec<Rejection>,
 }
 
-/// An engine that is fed records. Ticks come from the time of the events.
+/// An engine that is fed records. Ticks come from the time of the registered agents' events.
 #[derive(Debug)]
 pub(crate) struct Feed {
     engine: Engine,
@@ -61,7 +62,9 @@ impl Feed {
             match decoded {
                 Ok(mut event) => {
                     resolve(&mut event, self.engine.rulebook());
-                    fed.deviations.extend(self.tick_before(event.at));
+                    if event.agent.registered().is_some() {
+                        fed.deviations.extend(self.tick_before(event.at));
+                    }
                     let source = event.source;
                     let (verdict, deviations) = self.engine.step(&input(Box::new(event)));
                     fed.events.push((source, verdict));
@@ -89,13 +92,14 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// Opens a file; what is read of it moves the bar.
+    pub(crate) fn open(path: &Path, bar: &ProgressBar) -> Result<Self> {
         let raw: Box<dyn Read + Send> = if path == Path::new("-") {
             Box::new(io::stdin())
         } else {
             Box::new(File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?)
         };
-        Self::of(raw).with_context(|| format!("cannot read `{}`", path.display()))
+        Self::of(bar.wrap_read(raw)).with_context(|| format!("cannot read `{}`", path.display()))
     }
 
     pub(crate) fn of(raw: impl Read + Send + 'static) -> io::Result<Self> {

@@ -94,14 +94,13 @@ fn row(rows: &mut String, deviation: &Deviation) -> std::fmt::Result {
 
 /// Text for HTML: what an agent writes is an attacker's.
 fn escaped(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut safe, c| {
+    text::printable(text).chars().fold(String::with_capacity(text.len()), |mut safe, c| {
         match c {
             '&' => safe.push_str("&amp;"),
             '<' => safe.push_str("&lt;"),
             '>' => safe.push_str("&gt;"),
             '"' => safe.push_str("&quot;"),
             '\'' => safe.push_str("&#39;"),
-            c if c.is_control() => safe.push('\u{fffd}'),
             c => safe.push(c),
         }
         safe

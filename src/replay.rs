@@ -73,6 +73,9 @@ impl Replay {
                 let fed = feed.judge(bytes, received);
                 report_rejections(&fed, path, number, &bar, &mut counts);
                 counts.add(&fed);
+                if fed.deviations.is_empty() {
+                    return Ok(());
+                }
                 bar.suspend(|| fed.deviations.iter().try_for_each(|deviation| self.write(out, deviation)))
             })?;
         }
@@ -96,8 +99,15 @@ impl Replay {
         if !self.progress {
             return ProgressBar::hidden();
         }
-        let style = ProgressStyle::with_template("{spinner} {pos} records, {per_sec}, {elapsed}");
-        ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+        // Bytes of the files as they lie on disk; standard input has no length.
+        let lengths = self.history.iter().chain(&self.files).map(|path| std::fs::metadata(path).map(|m| m.len()));
+        let total: Option<u64> = lengths.map(|length| length.ok().filter(|length| *length > 0)).sum();
+        let template = match total {
+            Some(_) => "{wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left",
+            None => "{spinner} {bytes}, {bytes_per_sec}, {elapsed}",
+        };
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        total.map_or_else(ProgressBar::new_spinner, ProgressBar::new).with_style(style)
     }
 }
 
@@ -106,13 +116,12 @@ fn each_record(
     bar: &ProgressBar,
     mut handle: impl FnMut(u64, &[u8], Millis) -> io::Result<()>,
 ) -> Result<()> {
-    let mut records = Records::open(path)?;
+    let mut records = Records::open(path, bar)?;
     let mut record = Vec::new();
     let received = Timestamp::now().as_millisecond();
     let mut number = 0;
     while records.next_into(&mut record)? {
         number += 1;
-        bar.inc(1);
         // Blank lines separate scenarios in the controls' own files.
         if !record.trim_ascii().is_empty() {
             handle(number, &record, received)?;

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use tautline_detectors::rulebook::{RuleFile, Rulebook, RulebookError};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use tautline_detectors::rulebook::{RuleFile, Rulebook, RulebookError, hex};
 
 use crate::config::RulebookPaths;
 
@@ -88,16 +91,33 @@ fn rule_files(rules: &Path, errors: &mut Vec<RulebookError>) -> Vec<RuleFile> {
             collect(&folder, "vocabulary", &mut files, errors);
             continue;
         }
-        let policy = folder.join("policy.cedar");
-        if policy.exists() {
-            files.extend(read_file(&policy, format!("{name}/policy.cedar"), errors));
-        }
-        let control = folder.join("control.toml");
-        if control.exists() {
-            files.extend(read_file(&control, format!("{name}/control.toml"), errors));
+        if name != "example" {
+            control_files(&folder, &name, &mut files, errors);
         }
     }
     files
+}
+
+/// A control's own files. One that is misnamed would be a control that silently does nothing.
+fn control_files(folder: &Path, name: &str, files: &mut Vec<RuleFile>, errors: &mut Vec<RulebookError>) {
+    let mut is_control = false;
+    for path in entries(folder, errors) {
+        let file = file_name(&path);
+        let kind = path.extension().and_then(|extension| extension.to_str());
+        is_control |= file == "control.toml";
+        match kind {
+            Some("toml") if file != "control.toml" => {
+                let message = "is no file of a control: it has `control.toml` and `*.cedar`".to_owned();
+                errors.push(RulebookError { path: path.display().to_string(), line: 1, message });
+            }
+            Some("toml" | "cedar") => files.extend(read_file(&path, format!("{name}/{file}"), errors)),
+            _ => {}
+        }
+    }
+    if !is_control {
+        let message = "is no control: it has no `control.toml`".to_owned();
+        errors.push(RulebookError { path: folder.display().to_string(), line: 1, message });
+    }
 }
 
 fn has_events(path: &Path) -> bool {
@@ -148,17 +168,60 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
+/// The key that our own records are sealed with, made at random where there is none yet.
+fn seal_key(path: &Path) -> Result<Vec<u8>> {
+    let read = || fs::read(path).with_context(|| format!("cannot read `{}`", path.display()));
+    if path.exists() {
+        return read();
+    }
+    let mut random = [0_u8; 32];
+    fs::File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut random))
+        .context("no random numbers")?;
+    let file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+    fs::write(file.path(), random)?;
+    // Another process may have been first: then its key counts.
+    match file.persist_noclobber(path) {
+        Ok(_) => Ok(random.to_vec()),
+        Err(_) => read(),
+    }
+}
+
 /// Every rulebook that ever judged, by its hash: one JSON file each in a directory.
 #[derive(Debug)]
 pub(crate) struct RulebookStore {
     directory: PathBuf,
+    /// What records of our own are sealed with, in a log that others write too.
+    seal_key: Vec<u8>,
     known: BTreeMap<String, Arc<Rulebook>>,
 }
 
 impl RulebookStore {
     pub(crate) fn open(directory: &Path) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("cannot create `{}`", directory.display()))?;
-        Ok(Self { directory: directory.to_owned(), known: BTreeMap::new() })
+        let seal_key = seal_key(&directory.join("seal.key"))?;
+        Ok(Self { directory: directory.to_owned(), seal_key, known: BTreeMap::new() })
+    }
+
+    /// Seals a record of our own: its number and an HMAC-SHA256 (RFC 2104) over number, place and bytes.
+    pub(crate) fn seal(&self, number: u64, topic: &str, partition: i32, payload: &[u8]) -> String {
+        format!("{number}:{}", hex(&self.mac(number, topic, partition, payload).finalize().into_bytes()))
+    }
+
+    /// The number of a seal that is ours and belongs to this record.
+    pub(crate) fn open_seal(&self, seal: &str, topic: &str, partition: i32, payload: &[u8]) -> Option<u64> {
+        let number = seal.split_once(':')?.0.parse().ok()?;
+        let ours = hex(&self.mac(number, topic, partition, payload).finalize().into_bytes());
+        (seal == format!("{number}:{ours}")).then_some(number)
+    }
+
+    fn mac(&self, number: u64, topic: &str, partition: i32, payload: &[u8]) -> Hmac<Sha256> {
+        // HMAC takes keys of any length; the fallback is never reached.
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.seal_key).unwrap_or_else(|_| Hmac::new(&Default::default()));
+        mac.update(&number.to_be_bytes());
+        mac.update(format!("{topic}/{partition}/").as_bytes());
+        mac.update(payload);
+        mac
     }
 
     fn path(&self, hash: &str) -> PathBuf {

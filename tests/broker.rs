@@ -62,6 +62,11 @@ pub(crate) fn create_topic(name: &str, partitions: i32, options: &[(&str, &str)]
 
 /// Writes records and waits until the broker has them.
 pub(crate) fn produce<'r>(topic: &str, records: impl IntoIterator<Item = (&'r str, &'r [u8])>) {
+    produce_at(topic, None, records);
+}
+
+/// The same with a time of the producer's own.
+pub(crate) fn produce_at<'r>(topic: &str, at: Option<i64>, records: impl IntoIterator<Item = (&'r str, &'r [u8])>) {
     let producer: BaseProducer = config()
         .set("message.max.bytes", "20000000")
         .set("compression.type", "lz4")
@@ -70,6 +75,7 @@ pub(crate) fn produce<'r>(topic: &str, records: impl IntoIterator<Item = (&'r st
         .unwrap();
     for (key, payload) in records {
         let mut record = BaseRecord::to(topic).key(key).payload(payload);
+        record.timestamp = at;
         while let Err((_, returned)) = producer.send(record) {
             record = returned;
             producer.poll(Duration::from_millis(20));

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::broker::{self, Tautline, create_topic, produce, read_committed, unique, wait_for};
+use crate::broker::{self, Tautline, create_topic, produce, produce_at, read_committed, unique, wait_for};
 
-const LONG: Duration = Duration::from_secs(240);
+/// Generous: a loaded machine is slow, and only a stuck process takes as long.
+const LONG: Duration = Duration::from_secs(600);
 /// 2026-03-02, a Monday, 09:00 UTC.
 const MONDAY: i64 = 1_772_442_000_000;
 
@@ -28,7 +29,11 @@ impl Stand {
         let stand = Self { directory: tempfile::tempdir().unwrap(), name: unique(name), port };
         let root = env!("CARGO_MANIFEST_DIR");
         copy(&Path::new(root).join("rules"), &stand.directory.path().join("rules"));
-        create_topic(&stand.topic("source"), 4, &[("max.message.bytes", "12000000")]);
+        create_topic(
+            &stand.topic("source"),
+            4,
+            &[("max.message.bytes", "12000000"), ("message.timestamp.after.max.ms", "9223372036854775807")],
+        );
         let topic = |name: &str| stand.topic(name);
         let text = format!(
             "[kafka]\nbrokers = \"{}\"\ngroup = \"{}\"\n[[sources]]\ntopic = \"{}\"\n[outputs]\nalerts = \"{}\"\n\
@@ -91,6 +96,16 @@ impl Stand {
         assert!(replay.status.success(), "{}", String::from_utf8_lossy(&replay.stderr));
         let lines = String::from_utf8(replay.stdout).unwrap();
         findings(&lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<_>>())
+    }
+}
+
+impl Drop for Stand {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the end of its log:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+        }
     }
 }
 
@@ -242,6 +257,46 @@ fn bad_records_go_to_the_dead_letters_and_the_stream_goes_on() {
 }
 
 #[test]
+fn records_made_to_break_it_do_not() {
+    let stand = Stand::new("hostile", 19_470, "");
+    let tautline = stand.ready();
+    let source = stand.topic("source");
+    // A batch of nothing but bad members has one letter, with its bytes once.
+    let batch = format!("{{\"Records\":[{}0]}}", "0,".repeat(65_000));
+    produce(&source, [("k", batch.as_bytes())]);
+    // A producer's clock is nobody's word for when a record arrived.
+    let violation =
+        |number| action("triage-bot", number, MONDAY, "aws_cli", "ecs:UpdateService", "write", "222222222222");
+    produce_at(&source, Some(4_102_444_800_000), [("k", violation(1).as_bytes())]);
+    let late: Value = serde_json::from_str(&violation(2)).unwrap();
+    let ahead = {
+        let mut ahead = late;
+        ahead["time"] = json!("2099-12-31T23:59:00Z");
+        ahead.to_string()
+    };
+    produce_at(&source, Some(4_102_444_800_000), [("k", ahead.as_bytes())]);
+    // As many and as long names as are let through: the alert must still fit into a record.
+    let mut large: Value = serde_json::from_str(&violation(3)).unwrap();
+    let name = |number: usize| format!("{}{number}", "\u{1}".repeat(500));
+    large["data"]["arguments"] = (0..200).map(|number| (name(number), json!({ "value": "SECRET" }))).collect();
+    large["data"]["resource"]["id"] = json!("https://user:SECRET@example.com/x?token=SECRET");
+    large["data"]["outcome"] = json!({ "status": "failed", "reason": "SECRET" });
+    produce(&source, [("k", large.to_string().as_bytes()), ("k", violation(4).as_bytes())]);
+
+    let of_classes =
+        || stand.alerts().iter().filter(|alert| alert["metadata"]["event_code"] == "agent-classes").count();
+    wait_for("the violations' alerts", LONG, || of_classes() >= 3);
+    let letters: Vec<Value> =
+        read_committed(&stand.topic("dead")).iter().map(|letter| serde_json::from_slice(letter).unwrap()).collect();
+    assert_eq!(letters.len(), 2, "{letters:?}");
+    let of_batch = letters.iter().find(|letter| letter["length"] == batch.len()).unwrap();
+    assert_eq!((of_batch["rejected"].as_u64(), of_batch["members"].as_array().unwrap().len()), (Some(65_001), 100));
+    assert!(letters.iter().any(|letter| letter["reason"] == "implausible-time"));
+    assert!(stand.alerts().iter().all(|alert| !alert.to_string().contains("SECRET")), "a secret left by an alert");
+    assert_eq!(tautline.terminate(), Some(0));
+}
+
+#[test]
 fn a_new_rulebook_switches_in_the_log_and_a_restart_judges_by_both() {
     let stand = Stand::new("switch", 19_466, "");
     let first = action("triage-bot", 1, MONDAY, "aws_cli", "ecs:UpdateService", "write", "222222222222");
@@ -284,11 +339,16 @@ fn a_source_keyed_by_agent_can_be_the_log_itself() {
     send(&stand.topic("source"), &events[..1_500]);
     wait_for("events to be judged", LONG, || tautline.metric("tautline_events_total", "") > 500.0);
     tautline.kill();
-    let tautline = stand.start();
+    let tautline = stand.ready();
+    // Whoever may write events may not switch rulebooks or end runs.
+    let forged: [&[u8]; 2] = [br#"{"rulebook":{"hash":"deadbeef"}}"#, br#"{"tick":{"at":4102444800000}}"#];
+    produce(&stand.topic("source"), forged.map(|record| ("triage-bot", record)));
     send(&stand.topic("source"), &events[1_500..]);
     wait_for("all alerts", LONG, || stand.alerts().len() >= expected.len());
     assert_eq!(tautline.terminate(), Some(0));
     assert!(findings(&stand.alerts()) == expected, "the alerts differ from those of an undisturbed replay");
+    let letters = read_committed(&stand.topic("dead"));
+    assert_eq!(letters.len(), 2, "forged records are neither believed nor lost");
 }
 
 #[test]

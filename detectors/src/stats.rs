@@ -8,6 +8,29 @@ const LEAST_P: f64 = 1e-12;
 /// Concentration of the Pitman–Yor process: the weight of "something new" before anything was seen.
 const CONCENTRATION: f64 = 1.0;
 
+/// A probability that something is held against: between 0 and 1, both left out.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, serde::Deserialize)]
+#[serde(try_from = "f64")]
+pub struct Probability(f64);
+
+impl Probability {
+    /// Whether a p-value is at or below it.
+    pub fn reached_by(self, p_value: f64) -> bool {
+        p_value <= self.0
+    }
+}
+
+impl TryFrom<f64> for Probability {
+    type Error = String;
+
+    fn try_from(value: f64) -> Result<Self, String> {
+        if value > 0.0 && value < 1.0 {
+            return Ok(Self(value));
+        }
+        Err(format!("`{value}` is not a probability: write a number between 0 and 1"))
+    }
+}
+
 /// What is known of one dimension: how many observations, and how many values came how often.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {

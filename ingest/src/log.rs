@@ -50,9 +50,4 @@ impl LogRecord {
             index: None,
         })
     }
-
-    /// Whether the bytes are a record that Tautline itself appends to a log that somebody else writes (`direct`).
-    pub fn is_control(bytes: &[u8]) -> bool {
-        bytes.starts_with(br#"{"tick":"#) || bytes.starts_with(br#"{"rulebook":"#)
-    }
 }

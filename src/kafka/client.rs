@@ -10,6 +10,7 @@ use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
@@ -20,6 +21,11 @@ use crate::config::Kafka;
 use crate::status::Status;
 
 const NETWORK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long to wait for a broker at the start; short, so that a stop is heard meanwhile.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Name of the header that seals a record of our own in a log that others write too.
+pub(super) const SEAL: &str = "tautline-seal";
 
 /// A topic and one of its partitions.
 pub(super) type Partition = (String, i32);
@@ -132,8 +138,6 @@ pub(super) fn consumer(
     let context = Group { from_start, changes: Mutex::default(), status: Arc::clone(status) };
     let consumer: BaseConsumer<Group> = base(kafka)
         .set("group.id", group)
-        // The place of a process that was killed is kept for its restart, not held until its session ends.
-        .set("group.instance.id", format!("{group}-{}", kafka.instance))
         .set("session.timeout.ms", kafka.session_timeout_ms.to_string())
         .set("heartbeat.interval.ms", (kafka.session_timeout_ms / 4).max(1).to_string())
         .set("isolation.level", "read_committed")
@@ -151,7 +155,7 @@ pub(super) fn consumer(
 }
 
 /// One record to write.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Output {
     pub(super) topic: String,
     /// A partition, where the key does not decide.
@@ -160,6 +164,8 @@ pub(super) struct Output {
     pub(super) payload: Vec<u8>,
     /// Time of the record it came from, so that latency is measured from there.
     pub(super) timestamp: i64,
+    /// Header of a record of our own in a log that others write too.
+    pub(super) seal: Option<String>,
 }
 
 /// A producer that writes in transactions.
@@ -180,7 +186,7 @@ impl Writer {
             .set("queue.buffering.max.messages", "200000")
             .create()
             .context("cannot create a producer")?;
-        producer.init_transactions(NETWORK_TIMEOUT).context("cannot reach the broker to begin transactions")?;
+        producer.init_transactions(CONNECT_TIMEOUT).context("cannot reach the broker to begin transactions")?;
         Ok(Self { producer })
     }
 
@@ -214,6 +220,9 @@ impl Writer {
             if let Some(partition) = output.partition {
                 record = record.partition(partition);
             }
+            if let Some(seal) = &output.seal {
+                record = record.headers(OwnedHeaders::new().insert(Header { key: SEAL, value: Some(seal) }));
+            }
             while let Err((error, returned)) = self.producer.send(record) {
                 if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
                     return Err(error).with_context(|| format!("cannot write to `{}`", output.topic));
@@ -246,10 +255,11 @@ pub(super) fn create_topics(shared: &Shared) -> Result<()> {
         topic(&config.outputs.dead_letter, 1),
     ];
     if !config.log.direct {
-        topics.push(topic(&config.log.topic, config.log.partitions));
+        // The baselines are rebuilt from it: it must not forget by itself.
+        topics.push(topic(&config.log.topic, config.log.partitions).set("retention.ms", "-1"));
     }
     let admin: AdminClient<DefaultClientContext> = base(&config.kafka).create().context("cannot create a client")?;
-    let options = AdminOptions::new().request_timeout(Some(NETWORK_TIMEOUT));
+    let options = AdminOptions::new().request_timeout(Some(CONNECT_TIMEOUT));
     let created = shared.runtime.block_on(admin.create_topics(&topics, &options)).context("cannot reach the broker")?;
     for result in created {
         match result {

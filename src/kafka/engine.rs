@@ -38,6 +38,10 @@ struct Shard {
     latest: Millis,
     /// The rulebook that was appended last and has not come back yet.
     switching_to: Option<String>,
+    /// Number of the latest record of our own that came back; an older one is one of ours sent again by somebody else.
+    opened: u64,
+    /// Number of the latest record of our own that was sent.
+    sealed: u64,
 }
 
 impl Shard {
@@ -45,10 +49,27 @@ impl Shard {
     ///
     /// While events come, time is theirs: a backlog that is worked off must not look like agents that fell silent. When
     /// none come, it is the clock's.
-    fn tick(&mut self) -> Option<Millis> {
+    fn due_tick(&mut self) -> Option<Millis> {
         let moved = std::mem::take(&mut self.moved);
         let waiting = self.engine.baselines().has_runs();
         waiting.then(|| if moved { self.latest.min(now()) } else { now() })
+    }
+
+    /// A record of our own for this shard's partition, sealed.
+    fn control(&mut self, partition: &Partition, record: &LogRecord, store: &RulebookStore) -> Result<Output> {
+        let payload = record.to_bytes()?;
+        // Later than every earlier one, also of the partition's owners before: all were sealed with their clocks.
+        let clock = u64::try_from(now()).unwrap_or_default();
+        self.sealed = clock.max(self.sealed + 1).max(self.opened + 1);
+        let seal = store.seal(self.sealed, &partition.0, partition.1, &payload);
+        Ok(Output {
+            topic: partition.0.clone(),
+            partition: Some(partition.1),
+            payload,
+            timestamp: now(),
+            seal: Some(seal),
+            ..Output::default()
+        })
     }
 }
 
@@ -84,11 +105,12 @@ impl EngineStage {
 
     /// What the engine is to step over for a record: several in `direct` mode, where a record may be a batch.
     fn inputs(&mut self, record: &Record<'_>) -> Vec<Result<LogRecord, Rejection>> {
-        if !self.shared.config.log.direct || LogRecord::is_control(record.payload) {
+        let partition = (record.topic.to_owned(), record.partition);
+        if !self.shared.config.log.direct || self.is_own(&partition, record) {
             return vec![LogRecord::from_bytes(record.payload)];
         }
         let format = self.shared.config.sources.first().map_or(Format::Auto, |source| source.format);
-        let shard = self.shards.get(&(record.topic.to_owned(), record.partition));
+        let shard = self.shards.get(&partition);
         let book = shard.map_or(&self.shared.book, |shard| shard.engine.rulebook());
         let decoded = decode(record.payload, format, record.timestamp);
         let resolved = decoded.into_iter().map(|event| {
@@ -98,6 +120,18 @@ impl EngineStage {
             })
         });
         resolved.collect()
+    }
+
+    /// Whether a record of a log that others write too is our own: sealed, and not one of ours sent again.
+    fn is_own(&mut self, partition: &Partition, record: &Record<'_>) -> bool {
+        let opened = record.seal.and_then(|seal| self.store.open_seal(seal, &partition.0, partition.1, record.payload));
+        match (opened, self.shards.get_mut(partition)) {
+            (Some(number), Some(shard)) if number > shard.opened => {
+                shard.opened = number;
+                true
+            }
+            _ => false,
+        }
     }
 
     fn input(&mut self, logged: LogRecord) -> Result<Input> {
@@ -114,10 +148,10 @@ impl EngineStage {
         for deviation in deviations {
             let output = |topic: &str, payload: String| Output {
                 topic: topic.to_owned(),
-                partition: None,
                 key: deviation.agent.id.clone(),
                 payload: payload.into_bytes(),
                 timestamp: record.timestamp,
+                ..Output::default()
             };
             let alert = ocsf::detection_finding(&deviation, Some(&position)).to_string();
             outputs.push(output(&config.outputs.alerts, alert));
@@ -126,17 +160,6 @@ impl EngineStage {
             }
             self.held.deviations.push(deviation);
         }
-    }
-
-    /// A record of our own for a partition of the log.
-    fn control(partition: &Partition, record: &LogRecord) -> Result<Output> {
-        Ok(Output {
-            topic: partition.0.clone(),
-            partition: Some(partition.1),
-            key: String::new(),
-            payload: record.to_bytes()?,
-            timestamp: now(),
-        })
     }
 }
 
@@ -167,6 +190,8 @@ impl Stage for EngineStage {
                 moved: false,
                 latest: Millis::MIN,
                 switching_to: None,
+                opened: 0,
+                sealed: 0,
             };
             self.shards.insert(partition, shard);
         }
@@ -176,15 +201,12 @@ impl Stage for EngineStage {
     fn record(&mut self, record: Record<'_>, outputs: &mut Vec<Output>) -> Result<()> {
         let partition = (record.topic.to_owned(), record.partition);
         let logged = self.inputs(&record);
+        let mut rejected = Vec::new();
         for logged in logged {
             let input = match logged {
                 Ok(logged) => self.input(logged)?,
                 Err(rejection) => {
-                    let shard = self.shards.get(&partition).context("a record of a partition that is not ours")?;
-                    if record.offset >= shard.speaks_from {
-                        outputs.push(dead_letter_of(&self.shared, &record, &rejection));
-                        self.held.rejections.push(rejection);
-                    }
+                    rejected.push(rejection);
                     continue;
                 }
             };
@@ -204,6 +226,11 @@ impl Stage for EngineStage {
             }
             self.speak(&record, deviations, outputs);
         }
+        let speaks = self.shards.get(&partition).is_some_and(|shard| record.offset >= shard.speaks_from);
+        if speaks && !rejected.is_empty() {
+            outputs.push(dead_letter_of(&self.shared, &record, &rejected));
+            self.held.rejections.append(&mut rejected);
+        }
         if let Some(shard) = self.shards.get_mut(&partition) {
             shard.rebuilt |= record.offset + 1 >= shard.speaks_from;
         }
@@ -222,11 +249,12 @@ impl Stage for EngineStage {
         let hash = self.shared.book.hash();
         for (partition, shard) in self.shards.iter_mut().filter(|(_, shard)| shard.rebuilt) {
             if shard.engine.rulebook().hash() != hash && shard.switching_to.as_deref() != Some(hash) {
-                outputs.push(Self::control(partition, &LogRecord::Rulebook { hash: hash.to_owned() })?);
+                let switch = LogRecord::Rulebook { hash: hash.to_owned() };
+                outputs.push(shard.control(partition, &switch, &self.store)?);
                 shard.switching_to = Some(hash.to_owned());
             }
-            if let Some(at) = if tick { shard.tick() } else { None } {
-                outputs.push(Self::control(partition, &LogRecord::Tick { at })?);
+            if let Some(at) = if tick { shard.due_tick() } else { None } {
+                outputs.push(shard.control(partition, &LogRecord::Tick { at }, &self.store)?);
             }
         }
         if tick {

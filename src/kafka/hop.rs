@@ -55,6 +55,7 @@ impl Stage for Hop {
 
     fn record(&mut self, record: Record<'_>, outputs: &mut Vec<Output>) -> Result<()> {
         let shared = Arc::clone(&self.shared);
+        let mut rejected = Vec::new();
         for decoded in decode(record.payload, self.format(record.topic), record.timestamp) {
             let logged = decoded.and_then(|mut event| {
                 resolve(&mut event, &shared.book);
@@ -65,15 +66,16 @@ impl Stage for Hop {
                     return Err(too_large(&format!("{} bytes in the log, over {MOST_LOGGED}", payload.len())));
                 }
                 let topic = shared.config.log.topic.clone();
-                Ok(Output { topic, partition: None, key, payload, timestamp: record.timestamp })
+                Ok(Output { topic, key, payload, timestamp: record.timestamp, ..Output::default() })
             });
             match logged {
                 Ok(output) => outputs.push(output),
-                Err(rejection) => {
-                    outputs.push(dead_letter_of(&shared, &record, &rejection));
-                    self.rejections.push(rejection);
-                }
+                Err(rejection) => rejected.push(rejection),
             }
+        }
+        if !rejected.is_empty() {
+            outputs.push(dead_letter_of(&shared, &record, &rejected));
+            self.rejections.append(&mut rejected);
         }
         Ok(())
     }
@@ -98,13 +100,13 @@ fn too_large(detail: &str) -> Rejection {
 }
 
 /// The dead letter of a record that could not be read.
-pub(super) fn dead_letter_of(shared: &Shared, record: &Record<'_>, rejection: &Rejection) -> Output {
+pub(super) fn dead_letter_of(shared: &Shared, record: &Record<'_>, rejections: &[Rejection]) -> Output {
     let position = Position { topic: record.topic.to_owned(), partition: record.partition, offset: record.offset };
     Output {
         topic: shared.config.outputs.dead_letter.clone(),
-        partition: None,
         key: record.topic.to_owned(),
-        payload: dead_letter::letter(record.payload, rejection, &position, record.timestamp).to_string().into_bytes(),
+        payload: dead_letter::letter(record.payload, rejections, &position, record.timestamp).to_string().into_bytes(),
         timestamp: record.timestamp,
+        ..Output::default()
     }
 }

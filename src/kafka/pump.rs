@@ -6,14 +6,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::{Offset, Timestamp};
 use tautline_detectors::event::Millis;
 
 use super::Shared;
-use super::client::{Change, Committed, Group, Output, Partition, Writer};
+use super::client::{Change, Committed, Group, Output, Partition, SEAL, Writer};
 
+/// Most bytes to write in one batch, about: one record may be a batch of thousands.
+const MOST_OUTPUT: usize = 64 * 1_024 * 1_024;
 /// How long to wait for a record when there is none.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -26,6 +28,8 @@ pub(super) struct Record<'m> {
     /// When the broker or the producer says it was written.
     pub(super) timestamp: Millis,
     pub(super) payload: &'m [u8],
+    /// Header of a record of our own.
+    pub(super) seal: Option<&'m str>,
 }
 
 /// What a stage does with records. An error drops everything since the last commit, and the stage with it.
@@ -98,8 +102,8 @@ impl<S: Stage> Pump<'_, S> {
     fn gather(&mut self) -> Result<()> {
         let kafka = &self.shared.config.kafka;
         let start = Instant::now();
-        let mut records = 0;
-        while records < kafka.batch_records && start.elapsed() < kafka.commit_interval() {
+        let (mut records, mut written, mut counted) = (0, 0, 0);
+        while records < kafka.batch_records && written < MOST_OUTPUT && start.elapsed() < kafka.commit_interval() {
             let read = match self.consumer.poll(POLL) {
                 None => false,
                 Some(Ok(message)) => {
@@ -119,7 +123,10 @@ impl<S: Stage> Pump<'_, S> {
                 Some(Err(error)) => return Err(error).context("cannot read"),
             };
             records += usize::from(read);
+            let new = self.outputs.get(counted..).unwrap_or_default();
+            written += new.iter().map(|output| output.payload.len()).sum::<usize>();
             self.rebalance()?;
+            counted = self.outputs.len();
         }
         Ok(())
     }
@@ -174,15 +181,19 @@ fn take<S: Stage>(
     outputs: &mut Vec<Output>,
 ) -> Result<()> {
     let timestamp = match message.timestamp() {
-        Timestamp::CreateTime(at) | Timestamp::LogAppendTime(at) if at > 0 => at,
+        // A producer may write any time; nothing has arrived later than now.
+        Timestamp::CreateTime(at) | Timestamp::LogAppendTime(at) if at > 0 => at.min(now()),
         _ => now(),
     };
+    let seals = message.headers().into_iter().flat_map(|headers| headers.iter()).filter(|header| header.key == SEAL);
+    let seal = seals.last().and_then(|header| std::str::from_utf8(header.value?).ok());
     let record = Record {
         topic: message.topic(),
         partition: message.partition(),
         offset: message.offset(),
         timestamp,
         payload: message.payload().unwrap_or_default(),
+        seal,
     };
     stage.record(record, outputs)?;
     next.insert((record.topic.to_owned(), record.partition), record.offset + 1);

@@ -12,14 +12,22 @@ use super::ocsf::Position;
 /// Most bytes of a record that its dead letter carries. More, in base64 and with the rest of the letter, would be over
 /// the broker's default record limit, and the transaction could never commit.
 const MOST_BYTES: usize = 512 * 1_024;
+/// Most members of a batch that its dead letter names one by one.
+const MOST_NAMED: usize = 100;
 
-/// A record, or a member of it, that could not be read.
-pub(crate) fn letter(bytes: &[u8], rejection: &Rejection, position: &Position, received: i64) -> Value {
+/// The one letter of a record that could not be read, or of which some members could not: its bytes once, however many
+/// of its members are bad.
+pub(crate) fn letter(bytes: &[u8], rejections: &[Rejection], position: &Position, received: i64) -> Value {
     let kept = bytes.get(..MOST_BYTES).unwrap_or(bytes);
+    let first = rejections.first();
+    let members = rejections.iter().filter(|rejection| rejection.index.is_some()).take(MOST_NAMED);
     json!({
-        "reason": rejection.reason.name(),
-        "detail": rejection.detail,
-        "member": rejection.index,
+        "reason": first.map(|rejection| rejection.reason.name()),
+        "detail": first.map(|rejection| &rejection.detail),
+        "rejected": rejections.len(),
+        "members": members
+            .map(|r| json!({ "member": r.index, "reason": r.reason.name(), "detail": r.detail }))
+            .collect::<Vec<_>>(),
         "topic": position.topic,
         "partition": position.partition,
         "offset": position.offset,

@@ -46,9 +46,12 @@ fn paint(severity: Severity) -> &'static str {
     }
 }
 
-/// The text without control characters: what an agent writes must not command an analyst's terminal.
+/// The text without control characters and without those that are not seen or turn the line around: what an agent writes
+/// must not command an analyst's terminal, nor lie to the eye.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    let hidden =
+        |c| matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    text.chars().map(|c| if c.is_control() || hidden(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// Everything about one deviation, for a person.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{Detector, Memory, Sighting, Suspicion};
 use crate::baselines::{Rate, WINDOW};
 use crate::deviation::Evidence;
-use crate::stats;
+use crate::stats::{self, Probability};
 
 /// Reports a rate that is improbably high for this agent, once a window, as soon as it is reached.
 ///
@@ -26,7 +26,7 @@ pub(super) struct Burst {
 #[serde(deny_unknown_fields)]
 struct Limit {
     /// The p-value at or below which it is reported.
-    p_value: f64,
+    p_value: Probability,
     /// Fewer than this are never a burst.
     least: u32,
 }
@@ -44,7 +44,7 @@ impl Detector for Burst {
                 continue;
             }
             let p_value = history.closed.burst_p(history.open);
-            if p_value > limit.p_value {
+            if !limit.p_value.reached_by(p_value) {
                 continue;
             }
             evidence.push(Evidence {

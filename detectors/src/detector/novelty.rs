@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{Detector, Memory, Sighting, Suspicion};
 use crate::baselines::{Cell, Dimension, observations};
 use crate::deviation::Evidence;
-use crate::stats;
+use crate::stats::{self, Probability};
 
 /// Reports values that this agent never used, where its past makes that surprising.
 ///
@@ -18,7 +18,7 @@ use crate::stats;
 #[serde(deny_unknown_fields)]
 pub(super) struct Novelty {
     /// Per dimension the p-value at or below which a first use is reported.
-    dimensions: BTreeMap<Dimension, f64>,
+    dimensions: BTreeMap<Dimension, Probability>,
 }
 
 impl Detector for Novelty {
@@ -33,7 +33,7 @@ impl Detector for Novelty {
             }
             let tally = sighting.past.tally(dimension);
             let p_value = tally.unseen_p();
-            if p_value > *limit {
+            if !limit.reached_by(p_value) {
                 continue;
             }
             if evidence.is_empty() {

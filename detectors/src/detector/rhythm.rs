@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::{Detector, Memory, Sighting, Suspicion};
 use crate::baselines::{HOURS_OF_WEEK, hour_of_week};
 use crate::deviation::Evidence;
-use crate::stats::{self, Tally};
+use crate::stats::{self, Probability, Tally};
 
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 
@@ -18,7 +18,7 @@ const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 #[serde(deny_unknown_fields)]
 pub(super) struct Rhythm {
     /// The p-value at or below which an hour is reported.
-    p_value: f64,
+    p_value: Probability,
 }
 
 impl Detector for Rhythm {
@@ -30,7 +30,7 @@ impl Detector for Rhythm {
         }
         let tally = Tally::of(profile.hours.iter().map(|count| u32::from(*count)));
         let p_value = tally.unseen_p();
-        if p_value > self.p_value {
+        if !self.p_value.reached_by(p_value) {
             return None;
         }
         let observed = name(of_week);

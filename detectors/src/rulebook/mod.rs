@@ -31,7 +31,7 @@ use policy::Policies;
 
 /// One file of a rulebook. Its logical name says what it is; its path is only for messages.
 ///
-/// Names: `schema.cedarschema`, `vocabulary/*.toml`, `<control>/control.toml`, `<control>/policy.cedar`, and below
+/// Names: `schema.cedarschema`, `vocabulary/*.toml`, `<control>/control.toml`, `<control>/*.cedar`, and below
 /// `registry/`: `agents/*.toml`, `playbooks/*.toml`, `estate.toml`, `people.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleFile {
@@ -115,8 +115,9 @@ impl Rulebook {
         let controls = control::read_all(&of_kind(|name| name.ends_with("/control.toml")), &mut errors);
         let schema = files.iter().find(|file| file.name == "schema.cedarschema");
         let policies = Policies::read(schema, &of_kind(|name| name.ends_with(".cedar")), &mut errors);
-        if let Some(policies) = policies.as_ref().filter(|_| errors.is_empty()) {
-            policies.check_controls(&controls, &mut errors);
+        if let Some(policies) = &policies {
+            let is_control = |id: &str| files.iter().any(|file| file.name == format!("{id}/control.toml"));
+            policies.check_controls(is_control, &mut errors);
         }
         match policies {
             Some(policies) if errors.is_empty() => {

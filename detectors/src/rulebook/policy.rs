@@ -12,7 +12,6 @@ use cedar_policy::{
 };
 use miette::Diagnostic;
 
-use super::control::Control;
 use super::facts::{Facts, TEXTS, TRUTHS};
 use super::{RuleFile, RulebookError};
 use crate::deviation::Severity;
@@ -149,9 +148,15 @@ impl Policies {
             let offset = file.text.find(&template.to_cedar()).unwrap_or(0);
             errors.push(file.error(offset, "a policy template applies to nobody here: name principal and resource"));
         }
-        for policy in parsed.policies() {
+        // Cedar numbers the policies of a text `policy0`, `policy1`, …; two may have the same text.
+        let number = |policy: &&Policy| policy.id().to_string().trim_start_matches("policy").parse::<usize>().ok();
+        let mut policies: Vec<&Policy> = parsed.policies().collect();
+        policies.sort_by_key(number);
+        let mut from = 0;
+        for policy in policies {
             let text = policy.to_cedar().unwrap_or_default();
-            let offset = file.text.find(&text).unwrap_or(0);
+            let offset = file.text.get(from..).and_then(|rest| rest.find(&text)).map_or(from, |at| from + at);
+            from = offset + text.len();
             let Some(own_id) = policy.annotation("id") else {
                 errors.push(file.error(offset, "a policy needs an `@id(\"…\")`"));
                 continue;
@@ -234,9 +239,9 @@ impl Policies {
         }
     }
 
-    /// Cross-checks policies and controls, once both could be read.
-    pub(super) fn check_controls(&self, controls: &BTreeMap<String, Control>, errors: &mut Vec<RulebookError>) {
-        for reference in self.refs.values().filter(|reference| !controls.contains_key(&reference.control)) {
+    /// Reports policies in folders that are no control.
+    pub(super) fn check_controls(&self, is_control: impl Fn(&str) -> bool, errors: &mut Vec<RulebookError>) {
+        for reference in self.refs.values().filter(|reference| !is_control(&reference.control)) {
             errors.push(RulebookError {
                 path: reference.path.clone(),
                 line: reference.line,

@@ -355,7 +355,9 @@ impl EntryReader<'_> {
         for window in raw.windows.iter().flatten() {
             match read_window(window.get_ref()) {
                 Ok(window) => windows.push(window),
-                Err(message) => errors.push(self.file.error(window.span().start, message)),
+                Err(faults) => {
+                    errors.extend(faults.into_iter().map(|fault| self.file.error(window.span().start, fault)));
+                }
             }
         }
         windows
@@ -392,17 +394,27 @@ pub(super) fn parse_duration(text: &str) -> Result<Millis, String> {
     Millis::try_from(duration.as_millis()).ok().filter(|millis| *millis > 0).ok_or_else(wrong)
 }
 
-fn read_window(raw: &RawWindow) -> Result<Window, String> {
-    let days = raw.days.iter().map(|day| weekday(day)).collect::<Result<Vec<_>, _>>()?;
-    if days.is_empty() {
-        return Err("a window needs at least one day".to_owned());
+/// Reads a window, or says everything that is wrong with it.
+fn read_window(raw: &RawWindow) -> Result<Window, Vec<String>> {
+    let (days, mut faults): (Vec<_>, Vec<_>) = raw.days.iter().map(|day| weekday(day)).partition(Result::is_ok);
+    let zone = TimeZone::get(&raw.time_zone).map_err(|_| format!("unknown time zone `{}`", raw.time_zone));
+    let (from, to) = (clock(&raw.from), clock(&raw.to));
+    if raw.days.is_empty() {
+        faults.push(Err("a window needs at least one day".to_owned()));
     }
     if raw.from == raw.to {
         let halves = "for a whole day write two, `00:00` to `12:00` and `12:00` to `00:00`";
-        return Err(format!("a window from `{}` to `{}` never opens: {halves}", raw.from, raw.to));
+        faults.push(Err(format!("a window from `{}` to `{}` never opens: {halves}", raw.from, raw.to)));
     }
-    let zone = TimeZone::get(&raw.time_zone).map_err(|_| format!("unknown time zone `{}`", raw.time_zone))?;
-    Ok(Window { days, from: clock(&raw.from)?, to: clock(&raw.to)?, zone })
+    match (from, to, zone) {
+        (Ok(from), Ok(to), Ok(zone)) if faults.is_empty() => {
+            Ok(Window { days: days.into_iter().flatten().collect(), from, to, zone })
+        }
+        (from, to, zone) => {
+            let faults = faults.into_iter().filter_map(Result::err);
+            Err(faults.chain(from.err()).chain(to.err()).chain(zone.err()).collect())
+        }
+    }
 }
 
 fn clock(text: &str) -> Result<Time, String> {
