@@ -253,9 +253,8 @@ fn a_star_in_one_part_of_an_arn_does_not_reach_into_the_next() {
     }
 }
 
-#[test]
-fn every_fault_of_every_entry_is_named() {
-    let text = r#"[agents.wizard]
+/// A registry with one fault of every kind.
+const FAULTY: &str = r#"[agents.wizard]
 class = "wizard"
 owner = "ana@example.com"
 
@@ -312,7 +311,10 @@ enviroments = ["staging"]
 [agnets.x]
 class = "operator"
 "#;
-    let found = faults(&[(AGENTS, text)]);
+
+#[test]
+fn every_fault_of_every_entry_is_named() {
+    let found = faults(&[(AGENTS, FAULTY)]);
     let expected = [
         (2, "wizard"),
         (5, "needs a `class`"),
