@@ -7,7 +7,7 @@ demo:
 test:
 	scripts/setup test
 	scripts/kafka fetch
-	cargo test --workspace --locked
+	cargo test --workspace --locked; status=$$?; scripts/kafka stop .tools/kafka-test; exit $$status
 
 check:
 	cargo fmt --all --check

@@ -119,8 +119,11 @@ fn check_control(rules: &Path, book: &Arc<Rulebook>, control: &Control, bless: b
     };
     let fires = count("fires.jsonl", true);
     let silent = count("silent.jsonl", false);
-    if let Err(error) = compare(&folder.join("deviations.snap"), &snapshot, bless) {
-        report.errors.push(error);
+    let path = folder.join("deviations.snap");
+    match compare(&path, &snapshot, bless) {
+        Ok(false) => {}
+        Ok(true) => report.warnings.push(format!("{}: written anew", path.display())),
+        Err(error) => report.errors.push(error),
     }
     report.checked.push(Checked {
         id: control.id.clone(),
@@ -198,28 +201,35 @@ fn describe(snapshot: &mut String, scenario: usize, deviations: &[Deviation]) {
     // Writing to a string cannot fail.
     let _ = writeln!(snapshot, "scenario {scenario}");
     for deviation in deviations {
-        let policy = deviation.policy.as_ref().map_or("-", |policy| &policy.id);
-        let _ = writeln!(
-            snapshot,
-            "  {} score {:.3}\n    {}\n    policy {policy}; would have complied: {}",
-            deviation.severity, deviation.score, deviation.summary, deviation.counterfactual
-        );
+        let Deviation { severity, score, summary, counterfactual, .. } = deviation;
+        let _ = writeln!(snapshot, "  {severity} score {score:.3}\n    {summary}");
+        let _ = match &deviation.policy {
+            // What would have complied depends on the policies of all controls; a snapshot is one control's.
+            Some(policy) => writeln!(snapshot, "    policy {}", policy.id),
+            None => writeln!(snapshot, "    would have complied: {counterfactual}"),
+        };
         if let Some(subject) = &deviation.revocation {
             let _ = writeln!(snapshot, "    revoke {}", subject.key());
         }
     }
 }
 
-fn compare(path: &Path, snapshot: &str, bless: bool) -> Result<(), RulebookError> {
+/// Compares a control's snapshot with its file, or writes it; returns whether it was written.
+fn compare(path: &Path, snapshot: &str, bless: bool) -> Result<bool, RulebookError> {
     if bless {
-        return fs::write(path, snapshot).map_err(|error| fault(path, 1, format!("cannot be written: {error}")));
+        if fs::read_to_string(path).is_ok_and(|before| before == snapshot) {
+            return Ok(false);
+        }
+        return fs::write(path, snapshot)
+            .map(|()| true)
+            .map_err(|error| fault(path, 1, format!("cannot be written: {error}")));
     }
     let expected = fs::read_to_string(path)
         .map_err(|error| fault(path, 1, format!("cannot be read: {error}; write it with `tautline check --bless`")))?;
     let differs = |line: usize| expected.lines().nth(line) != snapshot.lines().nth(line);
     let lines = expected.lines().count().max(snapshot.lines().count());
     match (0..lines).find(|line| differs(*line)) {
-        None => Ok(()),
+        None => Ok(false),
         Some(line) => {
             let now = snapshot.lines().nth(line).unwrap_or("nothing");
             let message = format!("now reads `{}`; if that is right, run `tautline check --bless`", now.trim());

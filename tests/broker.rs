@@ -14,7 +14,6 @@ use rdkafka::{Offset, TopicPartitionList};
 
 /// Names a broker that runs already, `host:port`; without it the tests start one of their own.
 const EXISTING: &str = "TAUTLINE_TEST_BROKER";
-const PORT: &str = "19192";
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The broker's address. The first caller starts it; it goes on until the machine or `scripts/kafka stop` ends it, so
@@ -26,14 +25,22 @@ pub(crate) fn address() -> &'static str {
             return address;
         }
         let root = env!("CARGO_MANIFEST_DIR");
+        // One port a checkout, so that two of them do not get into each other's way.
+        let sum = root.bytes().fold(0_u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(u16::from(byte)));
+        let port = (20_000 + sum % 5_000 * 2).to_string();
         let started = Command::new(format!("{root}/scripts/kafka"))
             .args(["start", &format!("{root}/.tools/kafka-test")])
-            .env("KAFKA_PORT", PORT)
+            .env("KAFKA_PORT", &port)
             .output()
             .expect("scripts/kafka runs");
         assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
-        format!("127.0.0.1:{PORT}")
+        format!("127.0.0.1:{port}")
     })
+}
+
+/// A port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A name that no other test, and no earlier run, has used.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::broker::{self, Tautline, create_topic, produce, produce_at, read_committed, unique, wait_for};
+use crate::broker::{self, Tautline, create_topic, free_port, produce, produce_at, read_committed, unique, wait_for};
 
 /// Generous: a loaded machine is slow, and only a stuck process takes as long.
 const LONG: Duration = Duration::from_secs(600);
@@ -25,7 +25,8 @@ struct Stand {
 
 impl Stand {
     /// Topics `<name>.source` (4 partitions) and a configuration that reads it; `extra` goes to its end.
-    fn new(name: &str, port: u16, extra: &str) -> Self {
+    fn new(name: &str, extra: &str) -> Self {
+        let port = free_port();
         let stand = Self { directory: tempfile::tempdir().unwrap(), name: unique(name), port };
         let root = env!("CARGO_MANIFEST_DIR");
         copy(&Path::new(root).join("rules"), &stand.directory.path().join("rules"));
@@ -173,7 +174,7 @@ fn send(topic: &str, events: &[(String, String)]) {
 
 #[test]
 fn a_process_killed_in_the_middle_loses_and_doubles_nothing() {
-    let stand = Stand::new("kill", 19_464, "");
+    let stand = Stand::new("kill", "");
     let events = fleet_work(100_000);
     let expected = stand.replayed(&events);
     assert!(expected.len() > 400, "only {} alerts to look for", expected.len());
@@ -207,7 +208,7 @@ fn text(value: &Value) -> String {
 
 #[test]
 fn bad_records_go_to_the_dead_letters_and_the_stream_goes_on() {
-    let stand = Stand::new("bad", 19_465, "");
+    let stand = Stand::new("bad", "");
     let tautline = stand.ready();
     let good = |number| action("triage-bot", number, MONDAY, "aws_cli", "ecs:UpdateService", "write", "222222222222");
     let base: Value = serde_json::from_str(&good(0)).unwrap();
@@ -258,7 +259,7 @@ fn bad_records_go_to_the_dead_letters_and_the_stream_goes_on() {
 
 #[test]
 fn records_made_to_break_it_do_not() {
-    let stand = Stand::new("hostile", 19_470, "");
+    let stand = Stand::new("hostile", "");
     let tautline = stand.ready();
     let source = stand.topic("source");
     // A batch of nothing but bad members has one letter, with its bytes once.
@@ -298,7 +299,7 @@ fn records_made_to_break_it_do_not() {
 
 #[test]
 fn a_new_rulebook_switches_in_the_log_and_a_restart_judges_by_both() {
-    let stand = Stand::new("switch", 19_466, "");
+    let stand = Stand::new("switch", "");
     let first = action("triage-bot", 1, MONDAY, "aws_cli", "ecs:UpdateService", "write", "222222222222");
     let second = action("triage-bot", 2, MONDAY + 1_000, "aws_cli", "ecs:UpdateService", "write", "222222222222");
     let tautline = stand.ready();
@@ -332,7 +333,7 @@ fn a_new_rulebook_switches_in_the_log_and_a_restart_judges_by_both() {
 
 #[test]
 fn a_source_keyed_by_agent_can_be_the_log_itself() {
-    let stand = Stand::new("direct", 19_467, "[log]\ndirect = true\n");
+    let stand = Stand::new("direct", "[log]\ndirect = true\n");
     let events = fleet_work(3_000);
     let expected = stand.replayed(&events);
     let tautline = stand.ready();
@@ -357,9 +358,10 @@ fn without_a_broker_it_waits_and_says_so() {
     let config = directory.path().join("tautline.toml");
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules");
     copy(&rules, &directory.path().join("rules"));
-    let text = "[kafka]\nbrokers = \"127.0.0.1:9\"\n[[sources]]\ntopic = \"x\"\n[http]\nlisten = \"127.0.0.1:19468\"\n";
-    fs::write(&config, text).unwrap();
-    let tautline = Tautline::start(&config, 19_468);
+    let port = free_port();
+    let kafka = "[kafka]\nbrokers = \"127.0.0.1:9\"\n[[sources]]\ntopic = \"x\"\n";
+    fs::write(&config, format!("{kafka}[http]\nlisten = \"127.0.0.1:{port}\"\n")).unwrap();
+    let tautline = Tautline::start(&config, port);
     wait_for("an answer", LONG, || tautline.get("/readyz").is_some());
     let (status, body) = tautline.get("/readyz").unwrap();
     assert_eq!((status, body.contains("engine")), (503, true), "{body}");
@@ -371,7 +373,7 @@ fn without_a_broker_it_waits_and_says_so() {
 
 #[test]
 fn metrics_and_the_live_page_show_what_happens() {
-    let stand = Stand::new("page", 19_469, "");
+    let stand = Stand::new("page", "");
     let tautline = stand.ready();
     let hostile =
         action("<script>alert(1)</script>", 1, MONDAY, "aws_cli", "ecs:UpdateService", "write", "222222222222");

@@ -231,7 +231,7 @@ fn event(id: String, time: Time, traceparent: Option<&str>, data: Data<'_>) -> R
     let target = data.resource.map(|Object(target)| target).unwrap_or_default();
     let origin = data.origin.map(|Object(origin)| origin).unwrap_or_default();
     let operation = data.operation.map(Text::into_string).filter(|name| !name.is_empty()).map(canonical);
-    let verb = believed(data.verb.map(|Choice(verb)| verb).unwrap_or_default(), operation.as_deref());
+    let verb = believed(data.verb.map(|Choice(verb)| verb), operation.as_deref());
     Ok(Event {
         id,
         source: Source::AgentAction,
@@ -270,13 +270,15 @@ fn canonical(operation: String) -> String {
 }
 
 /// The verb, as far as an agent's word goes. What an AWS operation (`service:Operation`) does is not for the agent to
-/// say: a read or a proposal by one that does not look like it is taken for a change.
-fn believed(verb: Verb, operation: Option<&str>) -> Verb {
-    let native = operation.and_then(|operation| operation.split_once(':'));
-    let of_aws = |name: &str| name.starts_with(|c: char| c.is_ascii_uppercase());
+/// say: a read or a proposal by one that does not look like it is taken for a change, and so is what has no verb at all,
+/// unless the operation has the name of one that only looks.
+fn believed(verb: Option<Verb>, operation: Option<&str>) -> Verb {
+    let name = operation.and_then(|operation| operation.split_once(':')).map(|(_, name)| name);
+    let native = name.filter(|name| name.starts_with(|c: char| c.is_ascii_uppercase()));
     match (verb, native) {
-        (Verb::Read | Verb::Propose, Some((_, name))) if of_aws(name) && !only_looks(name) => Verb::Write,
-        _ => verb,
+        (None, Some(name)) if only_looks(name) => Verb::Read,
+        (Some(Verb::Read | Verb::Propose), Some(name)) if !only_looks(name) => Verb::Write,
+        (verb, _) => verb.unwrap_or_default(),
     }
 }
 

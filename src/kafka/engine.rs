@@ -122,6 +122,17 @@ impl EngineStage {
         resolved.collect()
     }
 
+    /// Counts the agents now and then; there may be many.
+    fn count_agents(&mut self) {
+        if self.last_count.elapsed() < COUNT_AGENTS {
+            return;
+        }
+        self.last_count = Instant::now();
+        let profiles = self.shards.values().flat_map(|shard| shard.engine.baselines().iter());
+        let (active, learning): (Vec<_>, Vec<_>) = profiles.partition(|(_, profile)| profile.is_active());
+        self.shared.status.metrics.agents(learning.len(), active.len());
+    }
+
     /// Whether a record of a log that others write too is our own: sealed, and not one of ours sent again.
     fn is_own(&mut self, partition: &Partition, record: &Record<'_>) -> bool {
         let opened = record.seal.and_then(|seal| self.store.open_seal(seal, &partition.0, partition.1, record.payload));
@@ -245,6 +256,7 @@ impl Stage for EngineStage {
 
     /// Appends ticks that are due, and the rulebook in force where a partition is judged by another.
     fn before_commit(&mut self, outputs: &mut Vec<Output>) -> Result<()> {
+        self.count_agents();
         let tick = self.last_tick.elapsed() >= Duration::from_secs(self.shared.config.log.tick_seconds);
         let hash = self.shared.book.hash();
         for (partition, shard) in self.shards.iter_mut().filter(|(_, shard)| shard.rebuilt) {
@@ -278,12 +290,6 @@ impl Stage for EngineStage {
         let now = now();
         for arrival in held.arrivals {
             status.metrics.latency(Duration::from_millis(u64::try_from(now - arrival).unwrap_or_default()));
-        }
-        if self.last_count.elapsed() >= COUNT_AGENTS {
-            self.last_count = Instant::now();
-            let profiles = self.shards.values().flat_map(|shard| shard.engine.baselines().iter());
-            let (active, learning): (Vec<_>, Vec<_>) = profiles.partition(|(_, profile)| profile.is_active());
-            status.metrics.agents(learning.len(), active.len());
         }
     }
 

@@ -20,14 +20,13 @@ pub(crate) fn heading() -> String {
 pub(crate) fn line(deviation: &Deviation, colour: bool) -> String {
     let (on, off) = if colour { (paint(deviation.severity), "\x1b[0m") } else { ("", "") };
     format!(
-        "{}  {on}{:<13}{off}  {:<22}  {:<14}  {:>5.0}  {} {}: {}",
+        "{}  {on}{:<13}{off}  {:<22}  {:<14}  {:>5.0}  {}: {}",
         time(deviation.at),
         deviation.severity,
         deviation.control,
         printable(&deviation.agent.id),
         deviation.trust.after,
-        printable(&deviation.event.action),
-        printable(short(&deviation.event.resource.id)),
+        printable(format!("{} {}", deviation.event.action, short(&deviation.event.resource.id)).trim_end()),
         printable(&deviation.what)
     )
 }
@@ -90,6 +89,19 @@ fn explain_into(text: &mut String, deviation: &Deviation) -> std::fmt::Result {
         printable(&event.resource.id)
     )?;
     writeln!(text, "  where        {} {}", printable(&event.place.environment), printable(&event.place.account))?;
+    for (name, value) in [
+        ("claimed", event.claimed_environment.as_deref().unwrap_or_default()),
+        ("tool", &event.tool),
+        ("from", &event.origin.address),
+        ("user agent", &event.origin.user_agent),
+        ("credential", &event.credential.id),
+        ("request", event.trace.as_ref().map_or("", |trace| &trace.request_id)),
+        ("run", event.run.as_ref().map_or("", |run| &run.id)),
+    ] {
+        if !value.is_empty() {
+            writeln!(text, "  {name:<12} {}", printable(value))?;
+        }
+    }
     writeln!(text, "  outcome      {}", event.outcome.name())?;
     writeln!(text, "  trust        {:.1} before, {:.1} after", deviation.trust.before, deviation.trust.after)?;
     writeln!(text, "\n  evidence, which adds up to the score {:.2}:", deviation.score)?;

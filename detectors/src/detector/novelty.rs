@@ -55,7 +55,7 @@ impl Detector for Novelty {
         }
         Some(Suspicion {
             what,
-            counterfactual: format!("the same with what this agent is known for: {usual}"),
+            counterfactual: format!("something that this agent is known for, most often {usual}"),
             evidence,
             remember,
         })

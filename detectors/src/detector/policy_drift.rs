@@ -6,6 +6,7 @@ use super::{Detector, Memory, Sighting, Suspicion};
 use crate::baselines::{Cell, Dimension};
 use crate::deviation::{Evidence, Severity};
 use crate::event::Outcome;
+use crate::rulebook::PolicyRef;
 
 /// Reports a gap the first time that an audit log shows it: this agent, this policy, this operation.
 #[derive(Debug, Deserialize)]
@@ -25,12 +26,16 @@ impl Detector for PolicyDrift {
             .map(|violation| (violation.policy.id.as_str(), format!("{} {}", violation.policy.id, event.action)))
             .filter(|(_, gap)| sighting.past.cell(Dimension::Gap, gap) == Cell::default())
             .collect();
-        let (first, _) = gaps.first()?;
+        let severity = |policy: &&PolicyRef| {
+            policy.severity.or_else(|| sighting.book.control(&policy.control).map(|control| control.severity))
+        };
+        let broken = sighting.judgement.violations.iter().map(|violation| &violation.policy);
+        let open = broken.filter(|policy| gaps.iter().any(|(id, _)| *id == policy.id));
+        let worst = &open.rev().max_by_key(severity)?.id;
         Some(Suspicion {
-            what: format!("is forbidden by policy `{first}`, yet the cloud let it happen"),
+            what: format!("is forbidden by policy `{worst}`, yet the cloud let it happen"),
             evidence: gaps.iter().map(|(policy, _)| evidence(policy)).collect(),
-            counterfactual: "a cloud permission that says what the policy says: take this one from the agent's role"
-                .to_owned(),
+            counterfactual: "the same denied by the cloud, as policy says".to_owned(),
             remember: gaps.into_iter().map(|(_, gap)| Memory::Value(Dimension::Gap, gap)).collect(),
         })
     }

@@ -301,6 +301,12 @@ impl EntryReader<'_> {
             errors.push(self.file.error(self.span.start, message));
             return None;
         };
+        for identity in raw.identities.iter().flatten().map(Glob::to_string) {
+            if let Some(trouble) = trouble_with(&identity) {
+                let message = format!("identity `{identity}` of agent `{id}` {trouble}");
+                errors.push(self.file.error(self.span.start, message));
+            }
+        }
         if !self.people.contains(owner.get_ref()) {
             let message = format!("owner `{}` of agent `{id}` is not in people.toml", owner.get_ref());
             errors.push(self.file.error(owner.span().start, message));
@@ -392,6 +398,15 @@ pub(super) fn parse_duration(text: &str) -> Result<Millis, String> {
     };
     let duration: SignedDuration = hours.parse().map_err(|_| wrong())?;
     Millis::try_from(duration.as_millis()).ok().filter(|millis| *millis > 0).ok_or_else(wrong)
+}
+
+/// Why an identity would never be, or always be, the agent's.
+fn trouble_with(identity: &str) -> Option<&'static str> {
+    if identity.bytes().all(|byte| byte == b'*') {
+        return Some("fits everybody: name what only this agent acts under");
+    }
+    let session = identity.contains(":assumed-role/");
+    session.then_some("is a session, which never comes back: name the role, `arn:aws:iam::<account>:role/<name>`")
 }
 
 /// Reads a window, or says everything that is wrong with it.
