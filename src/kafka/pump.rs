@@ -104,7 +104,10 @@ impl<S: Stage> Pump<'_, S> {
         let start = Instant::now();
         let (mut records, mut written, mut counted) = (0, 0, 0);
         while records < kafka.batch_records && written < MOST_OUTPUT && start.elapsed() < kafka.commit_interval() {
-            let read = match self.consumer.poll(POLL) {
+            let polled = self.consumer.poll(POLL);
+            // Before the record, which may be the first of a partition that this very poll brought.
+            rebalance(self.name, self.consumer.context(), &mut self.stage, &mut self.next, &mut self.outputs)?;
+            let read = match polled {
                 None => false,
                 Some(Ok(message)) => {
                     take(&message, &mut self.stage, &mut self.next, &mut self.outputs)?;
@@ -125,29 +128,7 @@ impl<S: Stage> Pump<'_, S> {
             records += usize::from(read);
             let new = self.outputs.get(counted..).unwrap_or_default();
             written += new.iter().map(|output| output.payload.len()).sum::<usize>();
-            self.rebalance()?;
             counted = self.outputs.len();
-        }
-        Ok(())
-    }
-
-    /// Takes in what the coordinator decided. A batch that is open when partitions change is dropped: whoever owns them
-    /// next starts from what is committed.
-    fn rebalance(&mut self) -> Result<()> {
-        for change in self.consumer.context().changes() {
-            self.next.clear();
-            self.outputs.clear();
-            match change {
-                Change::Assigned(partitions) => {
-                    tracing::info!(stage = self.name, partitions = partitions.len(), "partitions assigned");
-                    self.stage.assigned(partitions)?;
-                }
-                Change::Revoked => {
-                    tracing::info!(stage = self.name, "partitions revoked");
-                    self.stage.assigned(BTreeMap::new())?;
-                }
-                Change::Failed(error) => bail!("cannot take the assigned partitions: {error}"),
-            }
         }
         Ok(())
     }
@@ -172,6 +153,33 @@ impl<S: Stage> Pump<'_, S> {
         self.stage.committed();
         Ok(())
     }
+}
+
+/// Takes in what the coordinator decided. A batch that is open when partitions change is dropped: whoever owns them next
+/// starts from what is committed.
+fn rebalance<S: Stage>(
+    name: &str,
+    group: &Group,
+    stage: &mut S,
+    next: &mut BTreeMap<Partition, i64>,
+    outputs: &mut Vec<Output>,
+) -> Result<()> {
+    for change in group.changes() {
+        next.clear();
+        outputs.clear();
+        match change {
+            Change::Assigned(partitions) => {
+                tracing::info!(stage = name, partitions = partitions.len(), "partitions assigned");
+                stage.assigned(partitions)?;
+            }
+            Change::Revoked => {
+                tracing::info!(stage = name, "partitions revoked");
+                stage.assigned(BTreeMap::new())?;
+            }
+            Change::Failed(error) => bail!("cannot take the assigned partitions: {error}"),
+        }
+    }
+    Ok(())
 }
 
 fn take<S: Stage>(
