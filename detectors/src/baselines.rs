@@ -4,7 +4,7 @@ use hashbrown::{HashMap, HashSet};
 use rustc_hash::FxBuildHasher;
 use std::collections::VecDeque;
 
-use crate::event::{Event, Millis, Verb};
+use crate::event::{Event, Millis, Outcome, Verb};
 use crate::stats::{Tally, WindowCounts};
 
 mod snapshot;
@@ -51,6 +51,8 @@ pub enum Dimension {
     Environment,
     /// Network that requests come from.
     Origin,
+    /// Operation that the cloud refused, among all that it allowed.
+    Denial,
     /// Gaps between policy and reality that were reported already.
     Gap,
     /// Subjects whose revocation was requested already.
@@ -58,7 +60,7 @@ pub enum Dimension {
 }
 
 /// All dimensions, in their order.
-pub const DIMENSIONS: [Dimension; 10] = [
+pub const DIMENSIONS: [Dimension; 11] = [
     Dimension::Tool,
     Dimension::Read,
     Dimension::Change,
@@ -67,6 +69,7 @@ pub const DIMENSIONS: [Dimension; 10] = [
     Dimension::ResourceType,
     Dimension::Environment,
     Dimension::Origin,
+    Dimension::Denial,
     Dimension::Gap,
     Dimension::Revoked,
 ];
@@ -83,6 +86,7 @@ impl Dimension {
             Dimension::ResourceType => "resource-type",
             Dimension::Environment => "environment",
             Dimension::Origin => "origin",
+            Dimension::Denial => "denial",
             Dimension::Gap => "gap",
             Dimension::Revoked => "revoked",
         }
@@ -99,6 +103,7 @@ pub fn observations(event: &Event) -> impl Iterator<Item = (Dimension, &str)> {
         Verb::Read | Verb::Propose => Dimension::Read,
     };
     let service = event.action.split_once(':').map_or("", |(service, _)| service);
+    let denied = matches!(event.outcome, Outcome::Denied(_));
     let changed_type = if event.verb.changes() { event.resource.kind.as_str() } else { "" };
     [
         (Dimension::Tool, event.tool.as_str()),
@@ -107,6 +112,7 @@ pub fn observations(event: &Event) -> impl Iterator<Item = (Dimension, &str)> {
         (Dimension::ResourceType, changed_type),
         (Dimension::Environment, event.place.environment.as_str()),
         (Dimension::Origin, network(&event.origin.address)),
+        (Dimension::Denial, if denied { event.action.as_str() } else { "allowed" }),
     ]
     .into_iter()
     .filter(|(_, value)| !value.is_empty())

@@ -77,6 +77,7 @@ fn words(dimension: Dimension, value: &str) -> String {
         Dimension::ResourceType => format!("changes a `{value}` for the first time"),
         Dimension::Environment => format!("is this agent's first work in environment `{value}`"),
         Dimension::Origin => format!("comes from network `{value}` for the first time"),
+        Dimension::Denial => "is refused by the cloud, as this agent never was".to_owned(),
         Dimension::Gap | Dimension::Revoked => format!("is new: `{value}`"),
     }
 }
