@@ -362,7 +362,7 @@ fn sentence(event: &Event, what: &str, learning: bool) -> String {
         ref outcome => format!(" ({})", outcome.name()),
     };
     let note = if learning { " (still learning)" } else { "" };
-    format!("{}{target}{place}{}{outcome} {what}{note}", event.action, event.place.environment)
+    format!("{}{target}{place}{}{outcome}: {what}{note}", event.action, event.place.environment)
 }
 
 fn registered(agent: &Agent, profile: Option<&Profile>) -> AgentFacts {
