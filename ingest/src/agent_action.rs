@@ -269,17 +269,36 @@ fn canonical(operation: String) -> String {
     }
 }
 
-/// The verb, as far as an agent's word goes. What an AWS operation (`service:Operation`) does is not for the agent to
-/// say: a read or a proposal by one that does not look like it is taken for a change, and so is what has no verb at all,
-/// unless the operation has the name of one that only looks.
+/// The verb, as far as an agent's word goes. What an operation does is not for the agent to say: a read by one that does
+/// not have the name of one that only looks is taken for a change, and so is a proposal by an AWS operation
+/// (`service:Operation`). What has no verb at all is a change, unless it is an AWS operation with such a name.
 fn believed(verb: Option<Verb>, operation: Option<&str>) -> Verb {
     let name = operation.and_then(|operation| operation.split_once(':')).map(|(_, name)| name);
     let native = name.filter(|name| name.starts_with(|c: char| c.is_ascii_uppercase()));
     match (verb, native) {
         (None, Some(name)) if only_looks(name) => Verb::Read,
-        (Some(Verb::Read | Verb::Propose), Some(name)) if !only_looks(name) => Verb::Write,
+        (Some(Verb::Propose), Some(name)) if !only_looks(name) => Verb::Write,
+        (Some(Verb::Read), _) if !operation.is_none_or(is_named_like_a_read) => Verb::Write,
         (verb, _) => verb.unwrap_or_default(),
     }
+}
+
+/// Words that name what only looks, in the languages of clouds, clusters and tools.
+const LOOKING: [&str; 26] = [
+    "get", "list", "describe", "head", "batch", "lookup", "filter", "query", "scan", "read", "search", "find", "show",
+    "view", "watch", "fetch", "count", "check", "validate", "select", "explain", "logs", "top", "ls", "cat", "diff",
+];
+
+/// Whether the first or the last word of an operation (behind its service) is one of [`LOOKING`].
+fn is_named_like_a_read(operation: &str) -> bool {
+    let name = operation.rsplit_once(':').map_or(operation, |(_, name)| name);
+    if only_looks(name) {
+        return true;
+    }
+    let mut words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let looks = |word: &str| LOOKING.iter().any(|known| word.eq_ignore_ascii_case(known));
+    let first = words.next().unwrap_or_default();
+    looks(first) || words.next_back().is_some_and(looks)
 }
 
 /// Text that says something; an empty approval is none.

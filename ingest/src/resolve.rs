@@ -28,9 +28,11 @@ fn strip_secrets(id: &mut String) {
 
 /// An ARN names its account and region itself; what the agent says beside it is a claim, and a disagreement is kept.
 fn believe_arn(event: &mut Event) {
-    let mut parts = event.resource.id.split(':').skip(3).map(str::to_owned);
+    let id = event.resource.id.trim();
+    let is_arn = id.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case("arn:"));
+    let mut parts = id.split(':').skip(3).map(str::to_owned);
     let (region, account) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    if !event.resource.id.starts_with("arn:") || account.is_empty() {
+    if !is_arn || account.is_empty() {
         return;
     }
     let place = &mut event.place;

@@ -17,6 +17,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, Statistics};
 
 use super::Shared;
+use super::pump::now;
 use crate::config::Kafka;
 use crate::status::Status;
 
@@ -145,6 +146,8 @@ pub(super) fn consumer(
         .set("auto.offset.reset", "earliest")
         .set("enable.partition.eof", "true")
         .set("statistics.interval.ms", "2000")
+        // What a batch unpacks to is bounded by this; a record that is over our own bound must still be read to be refused.
+        .set("receive.message.max.bytes", "1000000000")
         // The default of a second stops fetching for that long whenever the queue is full.
         .set("fetch.queue.backoff.ms", "2")
         .set("fetch.wait.max.ms", "50")
@@ -215,8 +218,10 @@ impl Writer {
 
     fn write(&self, outputs: &[Output]) -> Result<()> {
         for output in outputs {
-            let mut record =
-                BaseRecord::to(&output.topic).key(&output.key).payload(&output.payload).timestamp(output.timestamp);
+            let mut record = BaseRecord::to(&output.topic)
+                .key(&output.key)
+                .payload(&output.payload)
+                .timestamp(output.timestamp.min(now()));
             if let Some(partition) = output.partition {
                 record = record.partition(partition);
             }

@@ -10,7 +10,7 @@ use tautline_ingest::{Format, Reason, Rejection, decode};
 
 use super::Shared;
 use super::client::{Committed, Output, Partition};
-use super::pump::{Record, Stage};
+use super::pump::{Record, Stage, now};
 use crate::output::dead_letter;
 use crate::output::ocsf::Position;
 
@@ -56,7 +56,7 @@ impl Stage for Hop {
     fn record(&mut self, record: Record<'_>, outputs: &mut Vec<Output>) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let mut rejected = Vec::new();
-        for decoded in decode(record.payload, self.format(record.topic), record.timestamp) {
+        for decoded in decode(record.payload, self.format(record.topic), record.timestamp.min(now())) {
             let logged = decoded.and_then(|mut event| {
                 resolve(&mut event, &shared.book);
                 let key = event.agent.key();

@@ -25,7 +25,8 @@ pub(super) struct Record<'m> {
     pub(super) topic: &'m str,
     pub(super) partition: i32,
     pub(super) offset: i64,
-    /// When the broker or the producer says it was written.
+    /// When the broker or the producer says it was written; far in the future where neither does. Never our own clock: a
+    /// rebuild must see what was seen before.
     pub(super) timestamp: Millis,
     pub(super) payload: &'m [u8],
     /// Header of a record of our own.
@@ -189,9 +190,8 @@ fn take<S: Stage>(
     outputs: &mut Vec<Output>,
 ) -> Result<()> {
     let timestamp = match message.timestamp() {
-        // A producer may write any time; nothing has arrived later than now.
-        Timestamp::CreateTime(at) | Timestamp::LogAppendTime(at) if at > 0 => at.min(now()),
-        _ => now(),
+        Timestamp::CreateTime(at) | Timestamp::LogAppendTime(at) if at > 0 => at,
+        _ => Millis::MAX,
     };
     let seals = message.headers().into_iter().flat_map(|headers| headers.iter()).filter(|header| header.key == SEAL);
     let seal = seals.last().and_then(|header| std::str::from_utf8(header.value?).ok());

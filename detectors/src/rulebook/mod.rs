@@ -113,6 +113,7 @@ impl Rulebook {
         let estate = Estate::read(&of_kind(|name| name == "registry/estate.toml"), &mut errors);
         let vocabulary = Vocabulary::read(&of_kind(|name| name.starts_with("vocabulary/")), &mut errors);
         let controls = control::read_all(&of_kind(|name| name.ends_with("/control.toml")), &mut errors);
+        check_for_effect(&controls, &files, &mut errors);
         let schema = files.iter().find(|file| file.name == "schema.cedarschema");
         let policies = Policies::read(schema, &of_kind(|name| name.ends_with(".cedar")), &mut errors);
         if let Some(policies) = &policies {
@@ -180,6 +181,19 @@ impl Rulebook {
     /// Whether a judgement also depends on which agent it is.
     pub(crate) fn reads_agent_id(&self) -> bool {
         self.policies.reads_agent_id()
+    }
+}
+
+/// Reports controls that could never find anything: a policy that is misnamed must not vanish in silence.
+fn check_for_effect(controls: &BTreeMap<String, Control>, files: &[RuleFile], errors: &mut Vec<RulebookError>) {
+    for control in controls.values().filter(|control| control.detectors.is_empty()) {
+        let folder = format!("{}/", control.id);
+        let has_policy = files.iter().any(|file| file.name.starts_with(&folder) && file.name.ends_with(".cedar"));
+        let own = files.iter().find(|file| file.name == format!("{folder}control.toml")).filter(|_| !has_policy);
+        // A detector that could not be read has its own error already.
+        if let Some(file) = own.filter(|file| errors.iter().all(|error| error.path != file.path)) {
+            errors.push(file.error(0, format!("control `{}` has neither a policy nor a detector", control.id)));
+        }
     }
 }
 
