@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tautline_detectors::rulebook::Rulebook;
 use tautline_ingest::Format;
@@ -211,10 +211,7 @@ fn configuration(common: &Common, command: &Command) -> Result<Config> {
 
 /// Reads the rulebook, or fails with every error on a line of its own.
 pub(crate) fn rulebook(paths: &RulebookPaths) -> Result<Rulebook> {
-    let book = rules::read(paths).map_err(|errors| {
-        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        anyhow!("{}", lines.join("\n"))
-    })?;
+    let book = rules::read(paths).map_err(|errors| rules::refused(&errors))?;
     book.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(book)
 }

@@ -202,7 +202,7 @@ impl Config {
         };
         let mut lines: Vec<String> = errors.iter().map(|error| located(path, text, error)).collect();
         for unknown in root.keys() {
-            let line = 1 + text.bytes().take(unknown.span().start).filter(|byte| *byte == b'\n').count();
+            let line = line(text, unknown.span().start);
             lines.push(format!("{}:{line}: unknown section `{}`", path.display(), unknown.get_ref()));
         }
         if lines.is_empty() { Ok(config) } else { Err(anyhow!("{}", lines.join("\n"))) }
@@ -244,9 +244,13 @@ fn section<T: Default + DeserializeOwned>(root: &mut DeTable<'_>, name: &str, er
     })
 }
 
+/// The line (from 1) of a byte offset.
+fn line(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}
+
 /// An error with its place, and without the source text that toml would show.
 fn located(path: &Path, text: &str, error: &toml::de::Error) -> String {
-    let offset = error.span().map_or(0, |span| span.start);
-    let line = 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
+    let line = line(text, error.span().map_or(0, |span| span.start));
     format!("{}:{line}: {}", path.display(), error.message().replace('\n', "; "))
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use jiff::Timestamp;
 use tautline_detectors::deviation::Deviation;
 use tautline_detectors::engine::Verdict;
@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use crate::config::Config;
 use crate::feed::{Feed, Records};
 use crate::http;
-use crate::output::{ocsf, text};
+use crate::output::text;
 use crate::replay::Form;
 use crate::rules;
 use crate::status::Status;
@@ -67,10 +67,7 @@ pub(crate) fn run(config: &Config, seconds: u64, form: Form, out: &mut impl Writ
             break;
         }
         for deviation in judge(&mut feed, line, received, &status) {
-            match form {
-                Form::Table { colour } => writeln!(out, "{}", text::line(&deviation, colour))?,
-                Form::Json => writeln!(out, "{}", ocsf::detection_finding(&deviation, None))?,
-            }
+            form.write(out, &deviation)?;
             controls.insert(deviation.control.clone());
             alerts += 1;
             status.deviation(deviation);
@@ -85,10 +82,7 @@ pub(crate) fn run(config: &Config, seconds: u64, form: Form, out: &mut impl Writ
 /// The controls at hand, with the demo's own registry.
 fn rulebook(rules: &Path) -> Result<Rulebook> {
     let files = REGISTRY.map(|(name, path, text)| RuleFile { name: name.into(), path: path.into(), text: text.into() });
-    rules::read_with(rules, files.to_vec(), Vec::new()).map_err(|errors| {
-        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        anyhow!("{}", lines.join("\n"))
-    })
+    rules::read_with(rules, files.to_vec(), Vec::new()).map_err(|errors| rules::refused(&errors))
 }
 
 /// The configured port, or any: a demo does not fail for a port that is taken.
@@ -103,13 +97,8 @@ fn judge(feed: &mut Feed, line: &[u8], received: Millis, status: &Status) -> Vec
     let fed = feed.judge(line, received);
     fed.events.iter().for_each(|(source, verdict)| status.metrics.event(*source, *verdict));
     fed.rejections.iter().for_each(|rejection| status.metrics.dead_letter(rejection));
-    count_agents(feed, status);
+    status.metrics.agents(feed.engine().baselines().iter().map(|(_, profile)| profile));
     fed.deviations
-}
-
-fn count_agents(feed: &Feed, status: &Status) {
-    let (active, learning): (Vec<_>, Vec<_>) = feed.engine().baselines().iter().partition(|(_, p)| p.is_active());
-    status.metrics.agents(learning.len(), active.len());
 }
 
 fn lines(zipped: &'static [u8]) -> Result<Vec<Vec<u8>>> {

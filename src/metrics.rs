@@ -6,6 +6,7 @@ use anyhow::Result;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use tautline_detectors::baselines::Profile;
 use tautline_detectors::deviation::{Deviation, LearningState};
 use tautline_detectors::engine::Verdict;
 use tautline_detectors::event::Source;
@@ -126,12 +127,15 @@ impl Metrics {
         self.dead_letters.with_label_values(&[rejection.reason.name()]).inc();
     }
 
-    pub(crate) fn agents(&self, learning: usize, active: usize) {
-        let set = |state: LearningState, count: usize| {
-            self.agents.with_label_values(&[state.name()]).set(i64::try_from(count).unwrap_or(i64::MAX));
-        };
-        set(LearningState::Learning, learning);
-        set(LearningState::Active, active);
+    /// Counts agents by the state of their baselines.
+    pub(crate) fn agents<'p>(&self, profiles: impl Iterator<Item = &'p Profile>) {
+        let (mut learning, mut active) = (0, 0);
+        for profile in profiles {
+            *(if profile.is_active() { &mut active } else { &mut learning }) += 1;
+        }
+        for (state, count) in [(LearningState::Learning, learning), (LearningState::Active, active)] {
+            self.agents.with_label_values(&[state.name()]).set(count);
+        }
     }
 
     pub(crate) fn lag(&self, topic: &str, partition: i32, records: i64) {

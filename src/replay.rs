@@ -28,6 +28,16 @@ pub(crate) enum Form {
     Json,
 }
 
+impl Form {
+    /// Writes one alert, a line.
+    pub(crate) fn write(self, out: &mut impl Write, deviation: &Deviation) -> io::Result<()> {
+        match self {
+            Form::Table { colour } => writeln!(out, "{}", text::line(deviation, colour)),
+            Form::Json => writeln!(out, "{}", ocsf::detection_finding(deviation, None)),
+        }
+    }
+}
+
 /// What to replay.
 pub(crate) struct Replay {
     pub(crate) files: Vec<PathBuf>,
@@ -76,7 +86,7 @@ impl Replay {
                 if fed.deviations.is_empty() {
                     return Ok(());
                 }
-                bar.suspend(|| fed.deviations.iter().try_for_each(|deviation| self.write(out, deviation)))
+                bar.suspend(|| fed.deviations.iter().try_for_each(|deviation| self.form.write(out, deviation)))
             })?;
         }
         bar.finish_and_clear();
@@ -86,13 +96,6 @@ impl Replay {
             tracing::info!("{counts}");
         }
         Ok(counts.rejected == 0)
-    }
-
-    fn write(&self, out: &mut impl Write, deviation: &Deviation) -> io::Result<()> {
-        match self.form {
-            Form::Table { colour } => writeln!(out, "{}", text::line(deviation, colour)),
-            Form::Json => writeln!(out, "{}", ocsf::detection_finding(deviation, None)),
-        }
     }
 
     fn bar(&self) -> ProgressBar {

@@ -48,6 +48,12 @@ pub(crate) fn read_with(
     }
 }
 
+/// All errors of a rulebook as one, a line each.
+pub(crate) fn refused(errors: &[RulebookError]) -> anyhow::Error {
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    anyhow::anyhow!("{}", lines.join("\n"))
+}
+
 /// The same rules with the example registry, against which the controls' own events are written; a rules directory
 /// without one has its events written against the registry given.
 pub(crate) fn example_paths(paths: &RulebookPaths) -> RulebookPaths {

@@ -104,10 +104,13 @@ impl EngineStage {
     }
 
     /// What the engine is to step over for a record: several in `direct` mode, where a record may be a batch.
-    fn inputs(&mut self, record: &Record<'_>) -> Vec<Result<LogRecord, Rejection>> {
+    fn inputs(&mut self, record: &Record<'_>) -> Result<Vec<Result<Input, Rejection>>> {
         let partition = (record.topic.to_owned(), record.partition);
         if !self.shared.config.log.direct || self.is_own(&partition, record) {
-            return vec![LogRecord::from_bytes(record.payload)];
+            return Ok(vec![match LogRecord::from_bytes(record.payload) {
+                Ok(logged) => Ok(self.input(logged)?),
+                Err(rejection) => Err(rejection),
+            }]);
         }
         let format = self.shared.config.sources.first().map_or(Format::Auto, |source| source.format);
         let shard = self.shards.get(&partition);
@@ -116,10 +119,10 @@ impl EngineStage {
         let resolved = decoded.into_iter().map(|event| {
             event.map(|mut event| {
                 resolve(&mut event, book);
-                LogRecord::Event { event: Box::new(event), resolved_by: book.hash().to_owned() }
+                Input::Event(Box::new(event))
             })
         });
-        resolved.collect()
+        Ok(resolved.collect())
     }
 
     /// Counts the agents now and then; there may be many.
@@ -129,8 +132,7 @@ impl EngineStage {
         }
         self.last_count = Instant::now();
         let profiles = self.shards.values().flat_map(|shard| shard.engine.baselines().iter());
-        let (active, learning): (Vec<_>, Vec<_>) = profiles.partition(|(_, profile)| profile.is_active());
-        self.shared.status.metrics.agents(learning.len(), active.len());
+        self.shared.status.metrics.agents(profiles.map(|(_, profile)| profile));
     }
 
     /// Whether a record of a log that others write too is our own: sealed, and not one of ours sent again.
@@ -211,11 +213,10 @@ impl Stage for EngineStage {
 
     fn record(&mut self, record: Record<'_>, outputs: &mut Vec<Output>) -> Result<()> {
         let partition = (record.topic.to_owned(), record.partition);
-        let logged = self.inputs(&record);
         let mut rejected = Vec::new();
-        for logged in logged {
-            let input = match logged {
-                Ok(logged) => self.input(logged)?,
+        for input in self.inputs(&record)? {
+            let input = match input {
+                Ok(input) => input,
                 Err(rejection) => {
                     rejected.push(rejection);
                     continue;
@@ -265,7 +266,7 @@ impl Stage for EngineStage {
                 outputs.push(shard.control(partition, &switch, &self.store)?);
                 shard.switching_to = Some(hash.to_owned());
             }
-            if let Some(at) = if tick { shard.due_tick() } else { None } {
+            if tick && let Some(at) = shard.due_tick() {
                 outputs.push(shard.control(partition, &LogRecord::Tick { at }, &self.store)?);
             }
         }
