@@ -1,35 +1,36 @@
-//! All memory of the engine: one profile an agent, with snapshots in Arrow.
+//! All memory of the engine: one profile an agent, in chunks that are copied when written to, with snapshots in Arrow.
 
-use hashbrown::{HashMap, HashSet};
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use hashbrown::{HashSet, HashTable};
 use rustc_hash::FxBuildHasher;
-use std::collections::VecDeque;
 
 use crate::event::{Event, Millis, Outcome, Verb};
-use crate::stats::{Tally, WindowCounts};
+use crate::stats::Tally;
 
+mod interner;
+mod layout_1;
+mod profile;
 mod snapshot;
 
+pub use profile::{Cell, Profile, RateHistory, RunState};
 pub use snapshot::RestoreError;
+
+use interner::{Interner, Texts};
+use profile::Key;
 
 /// Hours of a week; index 0 is Monday 00:00 UTC.
 pub const HOURS_OF_WEEK: usize = 168;
 /// Length of the windows in which bursts are counted.
 pub const WINDOW: Millis = 600_000;
 const HOUR: Millis = 3_600_000;
-/// Most distinct values kept per agent and dimension; further ones count as never seen.
-const MOST_VALUES: usize = 512;
-/// Most playbook runs of an agent that are followed at once; the oldest makes room.
-const MOST_RUNS: usize = 32;
 /// Most notices about unregistered principals that are remembered. What comes beyond is reported each time: loud, not
 /// lost.
-const MOST_NOTICES: usize = 65_536;
-/// Most content digests an agent keeps to tell repeats.
-const MOST_RECENT: usize = 1_024;
-/// History from which a baseline counts (CSA ATF 0.9.1, B-3).
-const ENOUGH_EVENTS: u64 = 1_000;
-const ENOUGH_TIME: Millis = 7 * 24 * HOUR;
-/// Active hours below which no span of time is a history.
-const LEAST_HOURS: u32 = 7;
+pub const MOST_NOTICES: usize = 65_536;
+/// Agents per chunk: what the first write after a freeze copies.
+const CHUNK: usize = 1_024;
 
 /// What is counted about an agent's events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -57,10 +58,14 @@ pub enum Dimension {
     Gap,
     /// Subjects whose revocation was requested already.
     Revoked,
+    /// Active hours of the week.
+    Hour,
+    /// What a detector counts for itself.
+    Note,
 }
 
 /// All dimensions, in their order.
-pub const DIMENSIONS: [Dimension; 11] = [
+pub const DIMENSIONS: [Dimension; 13] = [
     Dimension::Tool,
     Dimension::Read,
     Dimension::Change,
@@ -72,6 +77,8 @@ pub const DIMENSIONS: [Dimension; 11] = [
     Dimension::Denial,
     Dimension::Gap,
     Dimension::Revoked,
+    Dimension::Hour,
+    Dimension::Note,
 ];
 
 impl Dimension {
@@ -89,12 +96,32 @@ impl Dimension {
             Dimension::Denial => "denial",
             Dimension::Gap => "gap",
             Dimension::Revoked => "revoked",
+            Dimension::Hour => "hour",
+            Dimension::Note => "note",
         }
     }
 }
 
+/// Most values that one event adds.
+const MOST_OBSERVED: usize = 7;
+
+/// What an event adds to one dimension of behaviour, and what is known of that value before it.
+#[derive(Clone, Copy, Debug)]
+pub struct Observation<'e> {
+    /// The dimension.
+    pub dimension: Dimension,
+    /// The value.
+    pub value: &'e str,
+    /// What the agent's past says of it.
+    pub cell: Cell,
+    /// The value's number in this shard, where it has one.
+    code: Option<u32>,
+}
+
 /// What an event adds to each dimension of behaviour.
-pub fn observations(event: &Event) -> impl Iterator<Item = (Dimension, &str)> {
+pub type Observed<'e> = ArrayVec<Observation<'e>, MOST_OBSERVED>;
+
+fn observations(event: &Event) -> impl Iterator<Item = (Dimension, &str)> {
     let secret = matches!(event.resource.data.as_str(), "secrets" | "credentials");
     let operation = match event.verb {
         Verb::Execute | Verb::PermissionChange => Dimension::Sensitive,
@@ -133,15 +160,6 @@ fn network(address: &str) -> &str {
     }
 }
 
-/// How often a value came.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cell {
-    /// Learned observations.
-    pub count: u32,
-    /// Observations that deviated, and so were reported and not learned.
-    pub withheld: u32,
-}
-
 /// The rates that are held against an agent's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -168,165 +186,55 @@ impl Rate {
     }
 }
 
-/// One rate of one agent: the open window and those before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RateHistory {
-    /// Count in the open window.
-    pub open: u32,
-    /// Whether the open window was reported as a burst; it will not be learned.
-    pub reported: bool,
-    /// Closed windows.
-    pub closed: WindowCounts,
+/// Where an agent's profile lies in its shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot(usize);
+
+/// Some agents' profiles.
+#[derive(Clone, Debug)]
+struct Chunk {
+    /// The generation in which it was last written to.
+    version: u64,
+    profiles: Vec<Profile>,
 }
 
-/// A playbook run that is under way.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RunState {
-    /// Playbook id.
-    pub playbook: String,
-    /// Run id.
-    pub run: String,
-    /// Index of the step that the run stands at.
-    pub step: u32,
-    /// How often that step came.
-    pub repeats: u32,
-    /// Time of the last action.
-    pub last: Millis,
-    /// Id of the event that was the last action.
-    pub last_event: String,
-}
-
-/// What is remembered of one agent.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Profile {
-    /// Time of the first event.
-    pub first_seen: Millis,
-    /// Time of the latest event.
-    pub last_seen: Millis,
-    /// Time of the latest event that was learned from.
-    pub learned_until: Millis,
-    /// Events learned from.
-    pub learned: u64,
-    /// Events seen.
-    pub seen: u64,
-    /// Active hours per hour of week.
-    pub hours: Vec<u16>,
-    /// The hour (since the epoch) that was counted last.
-    pub last_hour: i64,
-    /// The hour (since the epoch) that was reported last.
-    pub reported_hour: i64,
-    /// Index of the open window.
-    pub window: i64,
-    /// The rates, in the order of [`RATES`].
-    pub rates: [RateHistory; RATES.len()],
-    /// Playbook runs under way, oldest first.
-    pub runs: Vec<RunState>,
-    /// Decayed evidence against the agent, as of `evidence_at`.
-    pub evidence: f64,
-    /// When the evidence was last decayed.
-    pub evidence_at: Millis,
-    /// Digests of the latest events, to tell repeats.
-    recent: VecDeque<u128>,
-    /// Counts by dimension and value code, sorted.
-    cells: Vec<(Dimension, u32, Cell)>,
-}
-
-impl Profile {
-    fn position(&self, dimension: Dimension, code: u32) -> Result<usize, usize> {
-        self.cells.binary_search_by_key(&(dimension, code), |(d, c, _)| (*d, *c))
-    }
-
-    /// The cell of a value, made where it is missing; `None` beyond the bound.
-    fn cell_mut(&mut self, dimension: Dimension, code: u32) -> Option<&mut Cell> {
-        let at = match self.position(dimension, code) {
-            Ok(at) => at,
-            Err(_) if self.of(dimension).count() >= MOST_VALUES => return None,
-            Err(at) => {
-                self.cells.insert(at, (dimension, code, Cell::default()));
-                at
-            }
-        };
-        self.cells.get_mut(at).map(|(_, _, cell)| cell)
-    }
-
-    /// The same by the value's text, which is kept only where there is room for its cell.
-    fn cell_of(&mut self, dimension: Dimension, value: &str, values: &mut Interner) -> Option<&mut Cell> {
-        let code = match values.code(value) {
-            Some(code) => code,
-            None if self.of(dimension).count() >= MOST_VALUES => return None,
-            None => values.intern(value)?,
-        };
-        self.cell_mut(dimension, code)
-    }
-
-    fn of(&self, dimension: Dimension) -> impl Iterator<Item = (u32, Cell)> {
-        let start = self.cells.partition_point(|(d, _, _)| *d < dimension);
-        let tail = self.cells.get(start..).unwrap_or_default();
-        tail.iter().take_while(move |(d, _, _)| *d == dimension).map(|(_, code, cell)| (*code, *cell))
-    }
-
-    /// Whether there is enough history to rely on.
-    pub fn is_active(&self) -> bool {
-        let hours: u32 = self.hours.iter().map(|count| u32::from(*count)).sum();
-        let long = self.learned_until.saturating_sub(self.first_seen) >= ENOUGH_TIME;
-        self.learned >= ENOUGH_EVENTS || (long && hours >= LEAST_HOURS)
-    }
-
-    /// Whether this hour, or one beside it, was the last to be reported: work at an hour's edge is one finding.
-    pub fn hour_is_reported(&self, hour: i64) -> bool {
-        self.reported_hour.saturating_sub(hour).unsigned_abs() <= 1
-    }
-
-    /// The state of a run.
-    pub fn run(&self, playbook: &str, run: &str) -> Option<&RunState> {
-        self.runs.iter().find(|state| state.playbook == playbook && state.run == run)
-    }
-
-    /// One rate.
-    pub fn rate(&self, rate: Rate) -> RateHistory {
-        RATES.iter().zip(self.rates).find(|(r, _)| **r == rate).map(|(_, history)| history).unwrap_or_default()
-    }
-
-    fn rate_mut(&mut self, rate: Rate) -> Option<&mut RateHistory> {
-        RATES.iter().zip(&mut self.rates).find(|(r, _)| **r == rate).map(|(_, history)| history)
-    }
-}
-
-/// Texts to small numbers, inside one shard. The numbers never order anything that reaches a score.
+/// What was reported of unregistered principals, one line each. They have no profile: a million made-up ids push nobody's
+/// memory out.
 #[derive(Clone, Debug, Default)]
-struct Interner {
-    codes: HashMap<Box<str>, u32, FxBuildHasher>,
-    texts: Vec<Box<str>>,
-}
-
-impl Interner {
-    fn code(&self, text: &str) -> Option<u32> {
-        self.codes.get(text).copied()
-    }
-
-    fn intern(&mut self, text: &str) -> Option<u32> {
-        if let Some(code) = self.code(text) {
-            return Some(code);
-        }
-        let code = u32::try_from(self.texts.len()).ok()?;
-        self.codes.insert(text.into(), code);
-        self.texts.push(text.into());
-        Some(code)
-    }
-
-    fn text(&self, code: u32) -> &str {
-        usize::try_from(code).ok().and_then(|code| self.texts.get(code)).map_or("", AsRef::as_ref)
-    }
+struct Notices {
+    version: u64,
+    lines: HashSet<String, FxBuildHasher>,
 }
 
 /// The memory of one shard: every registered agent's profile.
+///
+/// Profiles lie in chunks in the order of the agents' first events. [`Baselines::freeze`] shares the chunks with a
+/// checkpoint; a chunk that is written to while it is shared is copied first.
 #[derive(Clone, Debug, Default)]
 pub struct Baselines {
-    agents: HashMap<String, Profile, FxBuildHasher>,
+    chunks: Vec<Arc<Chunk>>,
+    /// Places of the agents' profiles, by the agents' ids.
+    places: HashTable<u32>,
     values: Interner,
-    /// What was reported of unregistered principals, one line each. They have no profile: a million made-up ids push
-    /// nobody's memory out.
-    notices: HashSet<String, FxBuildHasher>,
+    notices: Arc<Notices>,
+    /// Counts the freezes.
+    generation: u64,
+}
+
+/// A part of a frozen memory: what one file of a checkpoint holds.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// Its number, the same in every freeze.
+    pub number: usize,
+    /// Changes whenever its content does.
+    pub version: u64,
+    content: Content,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    Profiles(Arc<Chunk>, Arc<Texts>),
+    Notices(Arc<Notices>),
 }
 
 /// An agent's past, for reading.
@@ -344,22 +252,33 @@ impl<'b> Past<'b> {
 
     /// How often a value came in a dimension.
     pub fn cell(self, dimension: Dimension, value: &str) -> Cell {
-        let found = || {
-            let profile = self.profile?;
-            let at = profile.position(dimension, self.values.code(value)?).ok()?;
-            profile.cells.get(at).map(|(_, _, cell)| *cell)
-        };
+        let found = || Some(self.profile?.cell(dimension, self.values.code(value)?));
         found().unwrap_or_default()
+    }
+
+    /// How often the agent was active in an hour of the week.
+    pub fn hour(self, of_week: usize) -> u32 {
+        let hour = u32::try_from(of_week).unwrap_or(u32::MAX);
+        self.profile.map_or(0, |profile| profile.cell(Dimension::Hour, hour).count)
+    }
+
+    /// What an event adds to each dimension, and what is known of each value.
+    pub(crate) fn observe<'e>(self, event: &'e Event) -> Observed<'e> {
+        let observation = |(dimension, value)| {
+            let code = self.values.code(value);
+            let cell = self.profile.zip(code).map(|(profile, code)| profile.cell(dimension, code));
+            Observation { dimension, value, code, cell: cell.unwrap_or_default() }
+        };
+        observations(event).map(observation).collect()
     }
 
     /// Whether the event repeats something that was reported and that nobody has accepted: a value, a burst or an hour.
     /// It is not reported again, and not learned from either.
-    pub fn is_suspect(self, event: &Event) -> bool {
+    pub(crate) fn is_suspect(self, observed: &Observed<'_>, at: Millis) -> bool {
         let Some(profile) = self.profile else { return false };
-        let withheld = |(dimension, value)| matches!(self.cell(dimension, value), Cell { count: 0, withheld: 1.. });
-        observations(event).any(withheld)
+        observed.iter().any(|observation| matches!(observation.cell, Cell { count: 0, withheld: 1.. }))
             || profile.rates.iter().any(|history| history.reported)
-            || profile.hour_is_reported(hour_of_week(event.at).1)
+            || profile.hour_is_reported(hour_of_week(at).1)
     }
 
     /// What is known of a dimension.
@@ -374,7 +293,7 @@ impl<'b> Past<'b> {
             .into_iter()
             .flat_map(|profile| profile.of(dimension))
             .filter(|(_, cell)| cell.count > 0)
-            .map(|(code, cell)| (self.values.text(code), cell.count))
+            .map(|(code, cell)| (self.values.texts().get(code), cell.count))
             .collect();
         values.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
         values.truncate(most);
@@ -393,54 +312,112 @@ pub fn hour_of_week(at: Millis) -> (usize, i64) {
 impl Baselines {
     /// An agent's past.
     pub fn past(&self, agent: &str) -> Past<'_> {
-        Past { profile: self.agents.get(agent), values: &self.values }
+        Past { profile: self.slot(agent).and_then(|slot| self.profile(slot)), values: &self.values }
+    }
+
+    /// The past of an agent whose place is known.
+    pub(crate) fn past_at(&self, slot: Slot) -> Past<'_> {
+        Past { profile: self.profile(slot), values: &self.values }
     }
 
     /// How many texts are kept.
     #[cfg(test)]
     pub(crate) fn known_values(&self) -> usize {
-        self.values.texts.len()
+        self.values.texts().len()
     }
 
-    /// All agents and their profiles, in no particular order.
+    /// All agents and their profiles, in the order of their first events.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Profile)> {
-        self.agents.iter().map(|(agent, profile)| (agent.as_str(), profile))
+        self.chunks.iter().flat_map(|chunk| &chunk.profiles).map(|profile| (profile.agent.as_str(), profile))
+    }
+
+    /// How many notices about unregistered principals are remembered, of [`MOST_NOTICES`] at most.
+    pub fn notices(&self) -> usize {
+        self.notices.lines.len()
     }
 
     /// Whether any playbook run is under way.
     pub fn has_runs(&self) -> bool {
-        self.agents.values().any(|profile| !profile.runs.is_empty())
+        self.iter().any(|(_, profile)| !profile.runs.is_empty())
+    }
+
+    /// A copy of the whole memory in pieces, at once: they share it until it is written to.
+    pub fn freeze(&mut self) -> Vec<Piece> {
+        self.generation += 1;
+        let texts = Arc::new(self.values.texts().clone());
+        let notices = Content::Notices(Arc::clone(&self.notices));
+        let chunks = self.chunks.iter().enumerate().map(|(at, chunk)| Piece {
+            number: at + 1,
+            version: chunk.version,
+            content: Content::Profiles(Arc::clone(chunk), Arc::clone(&texts)),
+        });
+        let first = Piece { number: 0, version: self.notices.version, content: notices };
+        std::iter::once(first).chain(chunks).collect()
+    }
+
+    /// Where an agent's profile lies; `None` before its first event.
+    pub(crate) fn slot(&self, agent: &str) -> Option<Slot> {
+        let is_agent = |place: &u32| self.agent_at(*place) == agent;
+        self.places.find(FxBuildHasher.hash_one(agent), is_agent).map(|place| slot(*place))
+    }
+
+    fn agent_at(&self, place: u32) -> &str {
+        self.profile(slot(place)).map_or("", |profile| profile.agent.as_str())
+    }
+
+    fn profile(&self, Slot(place): Slot) -> Option<&Profile> {
+        self.chunks.get(place / CHUNK)?.profiles.get(place % CHUNK)
+    }
+
+    fn profile_mut(&mut self, Slot(place): Slot) -> Option<&mut Profile> {
+        let chunk = Arc::make_mut(self.chunks.get_mut(place / CHUNK)?);
+        chunk.version = self.generation;
+        chunk.profiles.get_mut(place % CHUNK)
+    }
+
+    /// Keeps a profile; `None` beyond the four billion that places can name.
+    fn add(&mut self, profile: Profile) -> Option<Slot> {
+        if self.chunks.last().is_none_or(|chunk| chunk.profiles.len() >= CHUNK) {
+            self.chunks.push(Arc::new(Chunk { version: self.generation, profiles: Vec::new() }));
+        }
+        let place = (self.chunks.len() - 1) * CHUNK + self.chunks.last()?.profiles.len();
+        let number = u32::try_from(place).ok()?;
+        let hash = FxBuildHasher.hash_one(profile.agent.as_str());
+        let chunk = Arc::make_mut(self.chunks.last_mut()?);
+        chunk.version = self.generation;
+        chunk.profiles.push(profile);
+        let chunks = &self.chunks;
+        let agent_at = |place: usize| chunks.get(place / CHUNK).and_then(|chunk| chunk.profiles.get(place % CHUNK));
+        let rehash = |place: &u32| {
+            let Slot(place) = slot(*place);
+            FxBuildHasher.hash_one(agent_at(place).map_or("", |profile| profile.agent.as_str()))
+        };
+        self.places.insert_unique(hash, number, rehash);
+        Some(Slot(place))
     }
 
     /// Notes that an event arrived: time moves on, windows close, repeats are told apart.
     ///
-    /// Returns whether the event is new; a repeat of one of the agent's latest events changes nothing.
-    pub(crate) fn arrive(&mut self, agent: &str, event: &Event) -> bool {
-        let profile = self.agents.entry_ref(agent).or_insert_with(|| Profile::starting(event.at));
-        let digest = u128::from_str_radix(&event.digest, 16).ok();
-        if let Some(digest) = digest {
-            if profile.recent.contains(&digest) {
-                return false;
-            }
-            if profile.recent.len() >= MOST_RECENT {
-                profile.recent.pop_front();
-            }
-            profile.recent.push_back(digest);
+    /// Returns where the agent's profile lies; `None` for a repeat of one of the agent's latest events, which changes
+    /// nothing.
+    pub(crate) fn arrive(&mut self, agent: &str, event: &Event) -> Option<Slot> {
+        let slot = match self.slot(agent) {
+            Some(slot) => slot,
+            None => self.add(Profile::starting(agent, event.at))?,
+        };
+        let profile = self.profile_mut(slot)?;
+        if !event.digest.is_empty() && !profile.is_new(event.digest.0) {
+            return None;
         }
-        profile.seen += 1;
-        profile.last_seen = profile.last_seen.max(event.at);
-        let window = event.at.div_euclid(WINDOW);
-        if window > profile.window {
-            profile.close_window(window);
-        }
-        true
+        profile.advance(event.at);
+        Some(slot)
     }
 
     /// Counts the event towards the rates of the open window, whether it deviates or not: a burst of what deviates is
     /// still a burst. What comes late belongs to a window that is closed.
-    pub(crate) fn count_rates(&mut self, agent: &str, at: Millis, rates: impl Iterator<Item = Rate>) {
+    pub(crate) fn count_rates(&mut self, slot: Slot, at: Millis, rates: impl Iterator<Item = Rate>) {
         let open = |profile: &&mut Profile| profile.window == at.div_euclid(WINDOW);
-        if let Some(profile) = self.agents.get_mut(agent).filter(open) {
+        if let Some(profile) = self.profile_mut(slot).filter(open) {
             for rate in rates {
                 if let Some(history) = profile.rate_mut(rate) {
                     history.open = history.open.saturating_add(1);
@@ -450,63 +427,87 @@ impl Baselines {
     }
 
     /// Learns from an event that did not deviate, or that a person accepted.
-    pub(crate) fn learn(&mut self, agent: &str, event: &Event) {
-        let Some(profile) = self.agents.get_mut(agent) else { return };
-        for (dimension, value) in observations(event) {
-            if let Some(cell) = profile.cell_of(dimension, value, &mut self.values) {
+    pub(crate) fn learn(&mut self, slot: Slot, at: Millis, observed: &Observed<'_>) {
+        let codes: ArrayVec<_, MOST_OBSERVED> = observed
+            .iter()
+            .map(|o| (o.dimension, o.code.or_else(|| self.intern(slot, o.dimension, o.value))))
+            .collect();
+        let Some(profile) = self.profile_mut(slot) else { return };
+        for (dimension, code) in codes {
+            if let Some(cell) = code.and_then(|code| profile.cell_mut(dimension, code)) {
                 cell.count = cell.count.saturating_add(1);
             }
         }
-        let (of_week, hour) = hour_of_week(event.at);
+        let (of_week, hour) = hour_of_week(at);
         // An hour counts once, however busy and in whatever order: rhythm is about when an agent works, not how much.
         if hour > profile.last_hour {
             profile.last_hour = hour;
-            profile.hours.resize(HOURS_OF_WEEK, 0);
-            if let Some(count) = profile.hours.get_mut(of_week) {
-                *count = count.saturating_add(1);
+            let code = u32::try_from(of_week).unwrap_or_default();
+            if let Some(cell) = profile.cell_mut(Dimension::Hour, code) {
+                cell.count = cell.count.saturating_add(1);
             }
         }
         profile.learned += 1;
-        profile.learned_until = profile.learned_until.max(event.at);
+        profile.learned_until = profile.learned_until.max(at);
+    }
+
+    /// The number of a value, whose text is kept only where there is room for its cell.
+    fn intern(&mut self, slot: Slot, dimension: Dimension, value: &str) -> Option<u32> {
+        self.values.code(value).or_else(|| {
+            let has_room = self.profile(slot).is_some_and(|profile| profile.has_room(dimension));
+            has_room.then(|| self.values.intern(value, Key::CODES)).flatten()
+        })
+    }
+
+    fn cell_mut(&mut self, slot: Slot, dimension: Dimension, value: &str) -> Option<&mut Cell> {
+        let code = self.intern(slot, dimension, value)?;
+        self.profile_mut(slot)?.cell_mut(dimension, code)
     }
 
     /// Remembers that a value was reported, so that it is neither learned nor reported again.
-    pub(crate) fn withhold(&mut self, agent: &str, dimension: Dimension, value: &str) {
-        let Some(profile) = self.agents.get_mut(agent) else { return };
-        if let Some(cell) = profile.cell_of(dimension, value, &mut self.values) {
+    pub(crate) fn withhold(&mut self, slot: Slot, dimension: Dimension, value: &str) {
+        if let Some(cell) = self.cell_mut(slot, dimension, value) {
             cell.withheld = cell.withheld.saturating_add(1);
         }
     }
 
+    /// Remembers what a detector counts for itself.
+    pub(crate) fn note(&mut self, slot: Slot, name: &str, note: Cell) {
+        if let Some(cell) = self.cell_mut(slot, Dimension::Note, name) {
+            *cell = note;
+        }
+    }
+
     /// Remembers that the open window of a rate was reported.
-    pub(crate) fn report_burst(&mut self, agent: &str, rate: Rate) {
-        if let Some(history) = self.agents.get_mut(agent).and_then(|profile| profile.rate_mut(rate)) {
+    pub(crate) fn report_burst(&mut self, slot: Slot, rate: Rate) {
+        if let Some(history) = self.profile_mut(slot).and_then(|profile| profile.rate_mut(rate)) {
             history.reported = true;
         }
     }
 
     /// Remembers that this hour was reported.
-    pub(crate) fn report_hour(&mut self, agent: &str, hour: i64) {
-        if let Some(profile) = self.agents.get_mut(agent) {
+    pub(crate) fn report_hour(&mut self, slot: Slot, hour: i64) {
+        if let Some(profile) = self.profile_mut(slot) {
             profile.reported_hour = hour;
         }
     }
 
     /// Puts a playbook run into its next state. Returns the run that had to make room for a new one.
-    pub(crate) fn follow(&mut self, agent: &str, state: RunState) -> Option<RunState> {
-        let profile = self.agents.get_mut(agent)?;
-        profile.runs.retain(|run| run.playbook != state.playbook || run.run != state.run);
-        let oldest = (profile.runs.len() >= MOST_RUNS).then(|| profile.runs.remove(0));
-        profile.runs.push(state);
-        oldest
+    pub(crate) fn follow(&mut self, slot: Slot, state: RunState) -> Option<RunState> {
+        self.profile_mut(slot)?.follow(state)
     }
 
     /// Takes out the runs that `ended` picks, with their agents, sorted by agent and run.
     pub(crate) fn take_runs(&mut self, ended: impl Fn(&RunState) -> bool) -> Vec<(String, RunState)> {
+        let places = 0..self.chunks.len() * CHUNK;
+        let has_ended = |slot: &Slot| self.profile(*slot).is_some_and(|profile| profile.runs.iter().any(&ended));
+        let slots: Vec<Slot> = places.map(Slot).filter(has_ended).collect();
         let mut taken = Vec::new();
-        for (agent, profile) in &mut self.agents {
-            let runs = profile.runs.extract_if(.., |run| ended(run));
-            taken.extend(runs.map(|run| (agent.to_string(), run)));
+        for slot in slots {
+            if let Some(profile) = self.profile_mut(slot) {
+                let agent = profile.agent.to_string();
+                taken.extend(profile.runs.extract_if(.., |run| ended(run)).map(|run| (agent.clone(), run)));
+            }
         }
         taken.sort_by(|(a, x), (b, y)| (a, &x.playbook, &x.run).cmp(&(b, &y.playbook, &y.run)));
         taken
@@ -514,18 +515,20 @@ impl Baselines {
 
     /// Whether this was never reported of an unregistered principal; remembers it.
     pub(crate) fn notice(&mut self, what: String) -> bool {
-        if self.notices.contains(&what) {
+        if self.notices.lines.contains(&what) {
             return false;
         }
-        if self.notices.len() < MOST_NOTICES {
-            self.notices.insert(what);
+        if self.notices.lines.len() < MOST_NOTICES {
+            let notices = Arc::make_mut(&mut self.notices);
+            notices.version = self.generation;
+            notices.lines.insert(what);
         }
         true
     }
 
     /// Sets the decayed evidence against an agent.
-    pub(crate) fn set_evidence(&mut self, agent: &str, evidence: f64, at: Millis) {
-        if let Some(profile) = self.agents.get_mut(agent) {
+    pub(crate) fn set_evidence(&mut self, slot: Slot, evidence: f64, at: Millis) {
+        if let Some(profile) = self.profile_mut(slot) {
             profile.evidence = evidence;
             // A late event must not make old evidence look older than it is: the next one would find it decayed.
             profile.evidence_at = profile.evidence_at.max(at);
@@ -533,30 +536,8 @@ impl Baselines {
     }
 }
 
-impl Profile {
-    fn starting(at: Millis) -> Self {
-        let window = at.div_euclid(WINDOW);
-        Self {
-            first_seen: at,
-            last_seen: at,
-            learned_until: at,
-            window,
-            last_hour: i64::MIN,
-            reported_hour: i64::MIN,
-            ..Self::default()
-        }
-    }
-
-    fn close_window(&mut self, next: i64) {
-        self.window = next;
-        for history in &mut self.rates {
-            if !history.reported {
-                history.closed.add(history.open);
-            }
-            history.open = 0;
-            history.reported = false;
-        }
-    }
+fn slot(place: u32) -> Slot {
+    Slot(usize::try_from(place).unwrap_or(usize::MAX))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::baselines::{Baselines, Cell, Dimension, Past, Profile, Rate, RunState, observations};
+use crate::baselines::{Baselines, Cell, Dimension, Observed, Piece, Profile, Rate, RunState, Slot};
 use crate::detector::{Conformance, Memory, Sighting, Suspicion};
 use crate::deviation::{AgentFacts, Deviation, Evidence, LearningState, Severity};
 use crate::event::{AgentRef, Event, Millis, Outcome};
@@ -46,6 +46,8 @@ pub struct Engine {
     book: Arc<Rulebook>,
     baselines: Baselines,
     decisions: DecisionCache,
+    /// What detectors noted of the event under way.
+    notes: Vec<(&'static str, Cell)>,
 }
 
 impl Engine {
@@ -56,12 +58,17 @@ impl Engine {
 
     /// An engine that goes on from a snapshot.
     pub fn resume(book: Arc<Rulebook>, baselines: Baselines) -> Self {
-        Self { book, baselines, decisions: DecisionCache::default() }
+        Self { book, baselines, decisions: DecisionCache::default(), notes: Vec::new() }
     }
 
     /// The memory.
     pub fn baselines(&self) -> &Baselines {
         &self.baselines
+    }
+
+    /// The memory as it is now, in pieces that are copied only when they change.
+    pub fn freeze(&mut self) -> Vec<Piece> {
+        self.baselines.freeze()
     }
 
     /// The rulebook in force.
@@ -85,25 +92,28 @@ impl Engine {
 
     fn judge(&mut self, event: &Event) -> (Verdict, Vec<Deviation>) {
         let book = Arc::clone(&self.book);
-        let agent = event.agent.registered().and_then(|id| book.registry.by_id(id));
-        let Some(agent) = agent else { return self.judge_unregistered(&book, event) };
-        if !self.baselines.arrive(&agent.id, event) {
-            return (Verdict::Repeated, Vec::new());
-        }
+        let known = event.agent.registered().and_then(|id| Some((id, book.registry.by_id(id)?)));
+        let Some((id, agent)) = known else { return self.judge_unregistered(&book, event) };
+        let Some(slot) = self.baselines.arrive(id, event) else { return (Verdict::Repeated, Vec::new()) };
         let judgement = self.decisions.judge(&book, &Facts::of(event, Some(agent), &book));
-        self.count_rates(&agent.id, event);
-        let past = self.baselines.past(&agent.id);
+        let observed = self.baselines.past_at(slot).observe(event);
+        self.baselines.count_rates(slot, event.at, rates(event, &observed));
+        let past = self.baselines.past_at(slot);
         let next_run = Conformance::next_state(event, past, &book);
-        let found = findings(&book, Sighting { event, past, judgement: &judgement, book: &book });
+        let sighting = Sighting { event, past, observed: &observed, judgement: &judgement, book: &book };
+        let found = findings(&book, sighting, &mut self.notes);
         // What the cloud refused is no habit, and a repeat of what was reported is no more acceptable for being silent.
         let refused = matches!(event.outcome, Outcome::Denied(_));
-        let learnable = found.is_empty() && !refused && !past.is_suspect(event);
-        let mut deviations = self.report(&book, agent, event, found);
-        if learnable {
-            self.baselines.learn(&agent.id, event);
+        let learnable = found.is_empty() && !refused && !past.is_suspect(&observed, event.at);
+        for (name, note) in self.notes.drain(..) {
+            self.baselines.note(slot, name, note);
         }
-        if let Some(oldest) = next_run.and_then(|state| self.baselines.follow(&agent.id, state)) {
-            deviations.extend(self.end_run(&book, &agent.id, &oldest, event.at));
+        let mut deviations = self.report(&book, (id, agent, slot), event, found);
+        if learnable {
+            self.baselines.learn(slot, event.at, &observed);
+        }
+        if let Some(oldest) = next_run.and_then(|state| self.baselines.follow(slot, state)) {
+            deviations.extend(self.end_run(&book, id, &oldest, event.at));
         }
         (Verdict::Judged, deviations)
     }
@@ -128,54 +138,54 @@ impl Engine {
 
     fn accept(&mut self, event: &Event) -> Verdict {
         let Some(id) = event.agent.registered() else { return Verdict::Unregistered };
-        if !self.baselines.arrive(id, event) {
-            return Verdict::Repeated;
-        }
-        self.count_rates(id, event);
-        let next_run = Conformance::next_state(event, self.baselines.past(id), &self.book);
-        self.baselines.learn(id, event);
+        let Some(slot) = self.baselines.arrive(id, event) else { return Verdict::Repeated };
+        let observed = self.baselines.past_at(slot).observe(event);
+        self.baselines.count_rates(slot, event.at, rates(event, &observed));
+        let next_run = Conformance::next_state(event, self.baselines.past_at(slot), &self.book);
+        self.baselines.learn(slot, event.at, &observed);
         if let Some(state) = next_run {
-            self.baselines.follow(id, state);
+            self.baselines.follow(slot, state);
         }
         Verdict::Judged
-    }
-
-    fn count_rates(&mut self, agent: &str, event: &Event) {
-        let counted = rates(event, self.baselines.past(agent));
-        self.baselines.count_rates(agent, event.at, counted.into_iter().flatten());
     }
 
     /// Turns findings into deviations, moves trust and remembers what was reported.
     ///
     /// However many controls one event breaks, it is one event: trust moves once, by the weightiest finding.
-    fn report(&mut self, book: &Rulebook, agent: &Agent, event: &Event, found: Vec<Finding<'_>>) -> Vec<Deviation> {
+    fn report(
+        &mut self,
+        book: &Rulebook,
+        (id, agent, slot): (&str, &Agent, Slot),
+        event: &Event,
+        found: Vec<Finding<'_>>,
+    ) -> Vec<Deviation> {
         let Some(weight) = found.iter().map(Finding::score).reduce(f64::max) else { return Vec::new() };
-        let profile = self.baselines.past(&agent.id).profile();
+        let profile = self.baselines.past_at(slot).profile();
         let before = profile.map_or(0.0, |p| trust::decayed(p.evidence, p.evidence_at, event.at));
         let (change, evidence) = trust::weigh(before, weight);
-        let facts = registered(agent, profile);
+        let facts = registered(id, agent, profile);
         let mut deviations: Vec<Deviation> = Vec::with_capacity(found.len());
         for finding in found {
             let ordinal = deviations.iter().filter(|deviation| deviation.control == finding.control.id).count();
-            let revocation = response::revocation(finding.control, event, book, self.baselines.past(&agent.id));
+            let revocation = response::revocation(finding.control, event, book, self.baselines.past_at(slot));
             if let Some(subject) = &revocation {
-                self.baselines.withhold(&agent.id, Dimension::Revoked, &response::request(subject, event.at));
+                self.baselines.withhold(slot, Dimension::Revoked, &response::request(subject, event.at));
             }
             let memory = finding.remember.clone();
             let deviation = assemble(book, facts.clone(), event, finding, ordinal, change);
             deviations.push(Deviation { revocation, ..deviation });
-            self.remember(&agent.id, memory);
+            self.remember(slot, memory);
         }
-        self.baselines.set_evidence(&agent.id, evidence, event.at);
+        self.baselines.set_evidence(slot, evidence, event.at);
         deviations
     }
 
-    fn remember(&mut self, agent: &str, memory: Vec<Memory>) {
+    fn remember(&mut self, slot: Slot, memory: Vec<Memory>) {
         for item in memory {
             match item {
-                Memory::Value(dimension, value) => self.baselines.withhold(agent, dimension, &value),
-                Memory::Burst(rate) => self.baselines.report_burst(agent, rate),
-                Memory::Hour(hour) => self.baselines.report_hour(agent, hour),
+                Memory::Value(dimension, value) => self.baselines.withhold(slot, dimension, &value),
+                Memory::Burst(rate) => self.baselines.report_burst(slot, rate),
+                Memory::Hour(hour) => self.baselines.report_hour(slot, hour),
             }
         }
     }
@@ -192,8 +202,9 @@ impl Engine {
 
     /// Assesses a run that goes no further.
     fn end_run(&mut self, book: &Rulebook, id: &str, run: &RunState, at: Millis) -> Vec<Deviation> {
-        let Some(agent) = book.registry.by_id(id) else { return Vec::new() };
-        let event = end_of(run, agent, at);
+        let known = book.registry.by_id(id).zip(self.baselines.slot(id));
+        let Some((agent, slot)) = known else { return Vec::new() };
+        let event = end_of(run, id, at);
         let mut found = Vec::new();
         for control in book.controls() {
             for (severity, detector) in &control.detectors {
@@ -201,16 +212,16 @@ impl Engine {
                 found.extend(suspicion.map(|suspicion| Finding::of_suspicion(control, *severity, suspicion)));
             }
         }
-        self.report(book, agent, &event, found)
+        self.report(book, (id, agent, slot), &event, found)
     }
 }
 
 /// The end of a run as an event, with what is remembered of its last action.
-fn end_of(run: &RunState, agent: &Agent, at: Millis) -> Event {
+fn end_of(run: &RunState, agent: &str, at: Millis) -> Event {
     Event {
         id: format!("{}/end", run.last_event),
         at,
-        agent: AgentRef::Registered(agent.id.clone()),
+        agent: AgentRef::Registered(agent.to_owned()),
         action: format!("run `{}` of playbook `{}`", run.run, run.playbook),
         run: Some(crate::event::Run { playbook: run.playbook.clone(), id: run.run.clone(), ..Default::default() }),
         ..Event::default()
@@ -218,11 +229,11 @@ fn end_of(run: &RunState, agent: &Agent, at: Millis) -> Event {
 }
 
 /// The rates that an event counts towards.
-fn rates(event: &Event, past: Past<'_>) -> [Option<Rate>; 3] {
+fn rates(event: &Event, observed: &Observed<'_>) -> impl Iterator<Item = Rate> {
     let denied = matches!(event.outcome, Outcome::Denied(_)).then_some(Rate::Denials);
     // What was reported is known, though not learned: its repeats are no further new access.
-    let new = observations(event).any(|(dimension, value)| past.cell(dimension, value) == Cell::default());
-    [Some(Rate::Requests), denied, new.then_some(Rate::NewAccess)]
+    let new = observed.iter().any(|observation| observation.cell == Cell::default()).then_some(Rate::NewAccess);
+    [Some(Rate::Requests), denied, new].into_iter().flatten()
 }
 
 /// What a policy or a detector found, before it becomes a deviation.
@@ -287,11 +298,12 @@ impl<'b> Finding<'b> {
     }
 }
 
-fn findings<'b>(book: &'b Rulebook, sighting: Sighting<'_>) -> Vec<Finding<'b>> {
+fn findings<'b>(book: &'b Rulebook, sighting: Sighting<'_>, notes: &mut Vec<(&'static str, Cell)>) -> Vec<Finding<'b>> {
     let mut found = policy_findings(book, sighting.judgement);
     for control in book.controls() {
         for (severity, detector) in &control.detectors {
             found.extend(detector.assess(sighting).map(|s| Finding::of_suspicion(control, *severity, s)));
+            detector.note(sighting, notes);
         }
     }
     found
@@ -365,10 +377,10 @@ fn sentence(event: &Event, what: &str, learning: bool) -> String {
     format!("{}{target}{place}{}{outcome}: {what}{note}", event.action, event.place.environment)
 }
 
-fn registered(agent: &Agent, profile: Option<&Profile>) -> AgentFacts {
+fn registered(id: &str, agent: &Agent, profile: Option<&Profile>) -> AgentFacts {
     let active = profile.is_some_and(Profile::is_active);
     AgentFacts {
-        id: agent.id.clone(),
+        id: id.to_owned(),
         class: agent.class.name().to_owned(),
         owner: agent.owner.clone(),
         team: agent.team.clone(),

@@ -3,6 +3,8 @@
 //! Its shape is Cedar's own (principal, action, resource, context) plus when it happened and how it ended. Policy says
 //! what should be, the outcome says what was.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 /// Milliseconds since 1970-01-01T00:00:00Z. All time in the core comes from events.
@@ -17,8 +19,8 @@ pub type Millis = i64;
 pub struct Event {
     /// Identity: source, account and the source's own key. Two deliveries of one event share it.
     pub id: String,
-    /// SHA-256 (first 16 bytes, hex) of the bytes this event was decoded from. A repeat has the same id *and* content.
-    pub digest: String,
+    /// Digest of the bytes this event was decoded from. A repeat has the same id *and* content.
+    pub digest: Digest,
     /// Which stream told us.
     pub source: Source,
     /// When it happened, by the source's clock.
@@ -62,6 +64,36 @@ pub struct Event {
     pub trace: Option<Trace>,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+/// The first 16 bytes of a SHA-256, in hex where it is written; empty where nothing is known of the bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Cow<str>", into = "String")]
+pub struct Digest(pub u128);
+
+impl Digest {
+    /// Whether nothing is known of the bytes.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl TryFrom<Cow<'_, str>> for Digest {
+    type Error = String;
+
+    fn try_from(text: Cow<'_, str>) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        let parsed = Some(&text).filter(|text| text.len() == 32).and_then(|text| u128::from_str_radix(text, 16).ok());
+        parsed.map(Self).ok_or_else(|| format!("`{text}` is not a digest of 32 hexadecimal digits"))
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        if digest.is_empty() { Self::new() } else { format!("{:032x}", digest.0) }
+    }
 }
 
 /// The stream an event came from.

@@ -1,7 +1,7 @@
 //! What the tests of this crate share: small rulebooks, and events that nothing is wrong with.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use crate::event::{AgentRef, Event, Millis, Outcome, Place, Run, Verb};
+use crate::event::{AgentRef, Digest, Event, Millis, Outcome, Place, Run, Verb};
 use crate::rulebook::{RuleFile, Rulebook, RulebookError};
 
 const SCHEMA: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../rules/schema.cedarschema"));
@@ -60,7 +60,7 @@ pub(crate) fn at(time: &str) -> Millis {
 pub(crate) fn event(number: u32, action: &str, time: &str) -> Event {
     Event {
         id: format!("test/{number}"),
-        digest: format!("{number:032x}"),
+        digest: Digest(number.into()),
         at: at(time),
         agent: AgentRef::Registered("bot".to_owned()),
         action: action.to_owned(),

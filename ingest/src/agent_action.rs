@@ -9,10 +9,11 @@ use tautline_detectors::event::{
     Argument, ArgumentOrigin, Credential, CredentialKind, Event, Origin, Outcome, Place, Principal, Reasoning,
     Resource, Run, Source, Trace, Verb,
 };
+use tautline_detectors::rulebook::hex;
 
 use crate::cloudtrail::{assumed_role, only_looks};
 use crate::wire::{self, Choice, List, Members, Name, Object, Text, Time, shown, text};
-use crate::{Reason, Rejection, hex};
+use crate::{Reason, Rejection};
 
 /// The CloudEvents `type` of the records decoded here.
 pub const TYPE: &str = "tautline.agent.action.v1";
@@ -345,7 +346,7 @@ fn arguments(members: Members<Object<Value<'_>>, ARGUMENTS_MAX>) -> Result<Vec<A
 fn reasoning(thought: Thought<'_>) -> Result<Option<Reasoning>, Rejection> {
     let (text, reference, mut digest) = (text(thought.text), text(thought.reference), text(thought.digest));
     if !text.is_empty() {
-        let own = format!("sha256:{}", hex(Sha256::digest(&text).iter()));
+        let own = format!("sha256:{}", hex(&Sha256::digest(&text)));
         if !digest.is_empty() && !digest.eq_ignore_ascii_case(&own) {
             let detail = "`data.reasoning.digest` is not `sha256:` and the digest of `data.reasoning.text`";
             return Err(Rejection::new(Reason::InvalidValue, detail));

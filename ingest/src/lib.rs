@@ -11,8 +11,8 @@ use std::str::FromStr;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
-use tautline_detectors::event::{Event, Millis, Source};
+use sha2::{Digest as _, Sha256};
+use tautline_detectors::event::{Digest, Event, Millis, Source};
 
 pub mod agent_action;
 pub mod cloudtrail;
@@ -281,7 +281,7 @@ fn finish(decoded: Result<Event, Rejection>, json: &str, received: Millis) -> Re
     let digest = digest(json);
     let id = match event.source {
         // An agent picks its own ids. With its content in the identity, a second action under a used id is a second event.
-        Source::AgentAction => format!("{}/{}", event.id, digest.get(..8).unwrap_or_default()),
+        Source::AgentAction => format!("{}/{:08x}", event.id, digest.0 >> 96),
         Source::Cloudtrail => event.id,
     };
     Ok(Event { id, digest, ..event })
@@ -293,12 +293,7 @@ fn clock(at: Millis) -> Cow<'static, str> {
         .map_or(Cow::Borrowed("a time out of range"), |time| Cow::Owned(format!("`{time}`")))
 }
 
-/// The first 16 bytes of the SHA-256, in hex.
-fn digest(json: &str) -> String {
-    hex(Sha256::digest(json).iter().take(16))
-}
-
-/// Bytes in hex.
-pub(crate) fn hex<'a>(bytes: impl Iterator<Item = &'a u8>) -> String {
-    bytes.map(|byte| format!("{byte:02x}")).collect()
+fn digest(json: &str) -> Digest {
+    let digest = Sha256::digest(json);
+    Digest(digest.first_chunk::<16>().map_or(0, |first| u128::from_be_bytes(*first)))
 }

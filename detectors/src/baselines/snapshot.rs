@@ -1,30 +1,36 @@
 //! Snapshots of the baselines as Arrow record batches, and back.
 //!
-//! Four tables: `agents` (a row an agent), `values` (a row an agent, dimension and value), `runs` (a row a playbook run
-//! under way) and `notices` (a row a report about an unregistered principal). Rows are sorted by their texts, so that equal memory gives equal bytes whatever the order in which it
-//! was learned.
+//! Layout 2, five tables: `agents` (a row an agent), `cells` (what is counted of each agent, agent by agent), `texts` (the
+//! values that the cells are of), `runs` (a row a playbook run under way) and `notices` (a row a report about an
+//! unregistered principal). A whole snapshot is one set of them, sorted by its texts, so that equal memory gives equal
+//! bytes whatever the order in which it was learned; a piece of a checkpoint is a set in the order of the memory.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray,
-    UInt32Array, UInt64Array,
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Float64Array, Int64Array, PrimitiveArray, RecordBatch,
+    StringArray, UInt32Array, UInt64Array,
 };
-use arrow::datatypes::{DataType, Float64Type, Int64Type, Schema, UInt32Type, UInt64Type};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Float64Type, Int64Type, Schema, UInt32Type, UInt64Type};
 use arrow::error::ArrowError;
+use rustc_hash::FxHashMap;
 
-use super::{Baselines, Cell, DIMENSIONS, HOURS_OF_WEEK, Profile, RATES, RateHistory, RunState};
+use super::profile::Key;
+use super::{
+    Baselines, Cell, Content, DIMENSIONS, Dimension, HOURS_OF_WEEK, Piece, Profile, RATES, RateHistory, RunState,
+    Texts, layout_1,
+};
 use crate::stats::WindowCounts;
 
 /// Version of the tables' layout, kept in each schema's metadata.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 /// Why a snapshot could not be restored.
 #[derive(Debug)]
 pub enum RestoreError {
-    /// It has another layout than this version writes.
+    /// It has a layout that this version does not know.
     Version(String),
     /// A table or column is missing, or has the wrong type.
     Missing(String),
@@ -35,9 +41,11 @@ pub enum RestoreError {
 impl fmt::Display for RestoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Version(found) => {
-                write!(f, "baselines of layout `{found}` cannot be read: this version reads layout `{VERSION}`")
-            }
+            Self::Version(found) => write!(
+                f,
+                "baselines of layout `{found}` cannot be read: this version reads layouts `{}` and `{VERSION}`",
+                layout_1::VERSION
+            ),
             Self::Missing(what) => write!(f, "baselines without `{what}`: the snapshot is damaged"),
             Self::Damaged(what) => write!(f, "baselines with an impossible `{what}`: the snapshot is damaged"),
         }
@@ -74,165 +82,219 @@ impl Table {
 }
 
 impl Baselines {
-    /// The whole memory as Arrow record batches: `agents`, `values`, `runs`, `notices`.
+    /// The whole memory as Arrow record batches.
     ///
     /// # Errors
     ///
     /// Only if Arrow refuses columns of unequal length, which would be a defect here.
     pub fn snapshot(&self) -> Result<Vec<RecordBatch>, ArrowError> {
-        let mut agents: Vec<(&str, &Profile)> = self.iter().collect();
-        agents.sort_unstable_by_key(|(agent, _)| *agent);
-        let mut notices: Vec<&String> = self.notices.iter().collect();
+        let mut profiles: Vec<&Profile> = self.iter().map(|(_, profile)| profile).collect();
+        profiles.sort_unstable_by(|a, b| a.agent.cmp(&b.agent));
+        let mut notices: Vec<&str> = self.notices.lines.iter().map(String::as_str).collect();
         notices.sort_unstable();
-        let notices = Table::new("notices").with("notice", StringArray::from_iter_values(notices));
-        let tables = [agents_table(&agents), self.values_table(&agents), runs_table(&agents), notices];
-        tables.into_iter().map(Table::batch).collect()
+        let texts = self.values.texts();
+        let mut cells = Cells::new(texts);
+        for profile in &profiles {
+            let mut sorted = profile.cells.clone();
+            sorted.sort_unstable_by_key(|(key, _)| (key.dimension(), cells.order(*key)));
+            cells.add(&sorted);
+        }
+        tables(&profiles, cells, &notices)
     }
 
-    fn values_table(&self, agents: &[(&str, &Profile)]) -> Table {
-        let mut rows: Vec<(&str, &'static str, &str, Cell)> = agents
-            .iter()
-            .flat_map(|(agent, profile)| {
-                profile.cells.iter().map(|(d, code, cell)| (*agent, d.name(), self.values.text(*code), *cell))
-            })
-            .collect();
-        rows.sort_unstable_by_key(|(agent, dimension, value, _)| (*agent, *dimension, *value));
-        Table::new("values")
-            .with("agent", StringArray::from_iter_values(rows.iter().map(|row| row.0)))
-            .with("dimension", StringArray::from_iter_values(rows.iter().map(|row| row.1)))
-            .with("value", StringArray::from_iter_values(rows.iter().map(|row| row.2)))
-            .with("count", UInt32Array::from_iter_values(rows.iter().map(|row| row.3.count)))
-            .with("withheld", UInt32Array::from_iter_values(rows.iter().map(|row| row.3.withheld)))
+    /// Adds what one snapshot, or one piece of a frozen memory, holds. After an error the memory is not to be used.
+    ///
+    /// # Errors
+    ///
+    /// When the layout is unknown, when a table, column or value is not what its layout has, or when an agent is there
+    /// already.
+    pub fn absorb(&mut self, batches: &[RecordBatch]) -> Result<(), RestoreError> {
+        match layout(batches)? {
+            layout_1::VERSION => layout_1::absorb(self, batches),
+            VERSION => self.absorb_tables(batches),
+            other => Err(RestoreError::Version(other.to_owned())),
+        }
     }
 
     /// Rebuilds the memory from the batches of [`Baselines::snapshot`].
     ///
     /// # Errors
     ///
-    /// When the layout is another version's, or a table, column or value is not what this version writes.
+    /// As [`Baselines::absorb`].
     pub fn restore(batches: &[RecordBatch]) -> Result<Self, RestoreError> {
         let mut baselines = Self::default();
-        for batch in tables(batches, "agents")? {
-            baselines.restore_agents(batch)?;
-        }
-        for batch in tables(batches, "values")? {
-            baselines.restore_values(batch)?;
-        }
-        for batch in tables(batches, "runs")? {
-            baselines.restore_runs(batch)?;
-        }
-        for batch in tables(batches, "notices")? {
-            for row in 0..batch.num_rows() {
-                baselines.notices.insert(Columns(batch).text("notice", row)?.to_owned());
-            }
-        }
+        baselines.absorb(batches)?;
         Ok(baselines)
     }
 
-    fn restore_agents(&mut self, batch: &RecordBatch) -> Result<(), RestoreError> {
-        let columns = Columns(batch);
-        for row in 0..batch.num_rows() {
-            let mut profile = Profile {
-                first_seen: columns.i64("first_seen", row)?,
-                last_seen: columns.i64("last_seen", row)?,
-                learned_until: columns.i64("learned_until", row)?,
-                learned: columns.u64("learned", row)?,
-                seen: columns.u64("seen", row)?,
-                hours: u16s(columns.bytes("hours", row)?)?,
-                last_hour: columns.i64("last_hour", row)?,
-                reported_hour: columns.i64("reported_hour", row)?,
-                window: columns.i64("window", row)?,
-                evidence: columns.f64("evidence", row)?,
-                evidence_at: columns.i64("evidence_at", row)?,
-                recent: u128s(columns.bytes("recent", row)?)?.into(),
-                ..Profile::default()
-            };
-            if !matches!(profile.hours.len(), 0 | HOURS_OF_WEEK) {
-                return Err(damaged("hours"));
-            }
-            if !profile.evidence.is_finite() || profile.evidence < 0.0 {
-                return Err(damaged("evidence"));
-            }
-            for (rate, history) in RATES.iter().zip(&mut profile.rates) {
-                let name = |part: &str| format!("{}_{part}", rate.name());
-                *history = RateHistory {
-                    open: columns.u32(&name("open"), row)?,
-                    reported: columns.bool(&name("reported"), row)?,
-                    closed: WindowCounts {
-                        windows: columns.u64(&name("windows"), row)?,
-                        sum: columns.u64(&name("sum"), row)?,
-                        squares: columns.u64(&name("squares"), row)?,
-                    },
-                };
-            }
-            self.agents.insert(columns.text("agent", row)?.into(), profile);
+    fn absorb_tables(&mut self, batches: &[RecordBatch]) -> Result<(), RestoreError> {
+        let keys = self.keys(one_table(batches, "texts")?)?;
+        let mut profiles = profiles(one_table(batches, "agents")?)?;
+        fill(&mut profiles, one_table(batches, "cells")?, &keys)?;
+        runs(&mut profiles, one_table(batches, "runs")?)?;
+        for (profile, _) in profiles {
+            self.admit(profile)?;
         }
-        Ok(())
+        self.absorb_notices(one_table(batches, "notices")?)
     }
 
-    fn restore_values(&mut self, batch: &RecordBatch) -> Result<(), RestoreError> {
-        let columns = Columns(batch);
-        for row in 0..batch.num_rows() {
-            let name = columns.text("dimension", row)?;
-            let dimension = DIMENSIONS.into_iter().find(|dimension| dimension.name() == name);
-            let dimension = dimension.ok_or_else(|| RestoreError::Damaged(format!("dimension {name}")))?;
-            let code = self.values.intern(columns.text("value", row)?);
-            let code = code.ok_or_else(|| RestoreError::Damaged("number of values".to_owned()))?;
-            let profile = self.profile_mut(columns.text("agent", row)?)?;
-            if let Some(cell) = profile.cell_mut(dimension, code) {
-                *cell = Cell { count: columns.u32("count", row)?, withheld: columns.u32("withheld", row)? };
-            }
+    /// Takes in a profile of an agent that is not there yet.
+    pub(super) fn admit(&mut self, mut profile: Profile) -> Result<(), RestoreError> {
+        if self.slot(&profile.agent).is_some() {
+            return Err(damaged(format!("second agent {}", profile.agent)));
         }
-        Ok(())
+        profile.cells.sort_unstable_by_key(|(key, _)| *key);
+        if profile.cells.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b)) {
+            return Err(damaged(format!("second cell of agent {}", profile.agent)));
+        }
+        self.add(profile).map(drop).ok_or_else(|| damaged("number of agents"))
     }
 
-    fn restore_runs(&mut self, batch: &RecordBatch) -> Result<(), RestoreError> {
-        let columns = Columns(batch);
-        for row in 0..batch.num_rows() {
-            let state = RunState {
-                playbook: columns.text("playbook", row)?.to_owned(),
-                run: columns.text("run", row)?.to_owned(),
-                step: columns.u32("step", row)?,
-                repeats: columns.u32("repeats", row)?,
-                last: columns.i64("last", row)?,
-                last_event: columns.text("last_event", row)?.to_owned(),
-            };
-            self.profile_mut(columns.text("agent", row)?)?.runs.push(state);
-        }
-        Ok(())
+    /// The keys of a table of dimensions and values.
+    pub(super) fn keys(&mut self, batch: &RecordBatch) -> Result<Vec<Key>, RestoreError> {
+        let (dimensions, values) = (text(batch, "dimension")?, text(batch, "value")?);
+        (0..batch.num_rows()).map(|row| self.key(dimensions.value(row), values.value(row))).collect()
     }
 
-    fn profile_mut(&mut self, agent: &str) -> Result<&mut Profile, RestoreError> {
-        self.agents.get_mut(agent).ok_or_else(|| RestoreError::Damaged(format!("agent {agent}")))
+    fn key(&mut self, dimension: &str, value: &str) -> Result<Key, RestoreError> {
+        let found = DIMENSIONS.into_iter().find(|known| known.name() == dimension);
+        let found = found.ok_or_else(|| damaged(format!("dimension {dimension}")))?;
+        let code = match found {
+            Dimension::Hour => value.parse().ok().filter(|hour| (*hour as usize) < HOURS_OF_WEEK),
+            _ => self.values.intern(value, Key::CODES),
+        };
+        code.map(|code| Key::new(found, code)).ok_or_else(|| damaged(format!("{dimension} {value}")))
+    }
+
+    pub(super) fn absorb_notices(&mut self, batch: &RecordBatch) -> Result<(), RestoreError> {
+        let lines = text(batch, "notice")?;
+        let notices = Arc::make_mut(&mut self.notices);
+        notices.lines.extend((0..batch.num_rows()).map(|row| lines.value(row).to_owned()));
+        Ok(())
     }
 }
 
-fn agents_table(agents: &[(&str, &Profile)]) -> Table {
-    let profiles = || agents.iter().map(|(_, profile)| *profile);
-    let i64s = |value: fn(&Profile) -> i64| Int64Array::from_iter_values(profiles().map(value));
-    let u64s = |value: fn(&Profile) -> u64| UInt64Array::from_iter_values(profiles().map(value));
-    let hours = profiles().map(|p| p.hours.iter().flat_map(|count| count.to_le_bytes()).collect::<Vec<u8>>());
-    let recent = profiles().map(|p| p.recent.iter().flat_map(|digest| digest.to_le_bytes()).collect::<Vec<u8>>());
+impl Piece {
+    /// Its content as Arrow record batches, for [`Baselines::absorb`].
+    ///
+    /// # Errors
+    ///
+    /// Only if Arrow refuses columns of unequal length, which would be a defect here.
+    pub fn tables(&self) -> Result<Vec<RecordBatch>, ArrowError> {
+        let nothing = Texts::default();
+        match &self.content {
+            Content::Notices(notices) => {
+                let lines: Vec<&str> = notices.lines.iter().map(String::as_str).collect();
+                tables(&[], Cells::new(&nothing), &lines)
+            }
+            Content::Profiles(chunk, texts) => {
+                let profiles: Vec<&Profile> = chunk.profiles.iter().collect();
+                let mut cells = Cells::new(texts);
+                profiles.iter().for_each(|profile| cells.add(&profile.cells));
+                tables(&profiles, cells, &[])
+            }
+        }
+    }
+}
+
+/// The cells of one set of tables, and the texts that they are of.
+struct Cells<'t> {
+    texts: &'t Texts,
+    /// Rows of the texts' table.
+    rows: FxHashMap<u32, u32>,
+    keys: Vec<Key>,
+    /// Cells per agent, and of each its text's row and its counts.
+    agents: Vec<u32>,
+    values: Vec<u32>,
+    counts: Vec<u32>,
+    withheld: Vec<u32>,
+}
+
+impl<'t> Cells<'t> {
+    fn new(texts: &'t Texts) -> Self {
+        let (keys, agents, values, counts, withheld) = Default::default();
+        Self { texts, rows: FxHashMap::default(), keys, agents, values, counts, withheld }
+    }
+
+    /// What orders a dimension's cells in a whole snapshot.
+    fn order(&self, key: Key) -> (&'t str, u32) {
+        if is_number(key) { ("", key.code()) } else { (self.texts.get(key.code()), 0) }
+    }
+
+    fn add(&mut self, cells: &[(Key, Cell)]) {
+        self.agents.push(number(cells.len()));
+        for (key, cell) in cells {
+            let next = number(self.keys.len());
+            let row = *self.rows.entry(key.word()).or_insert_with(|| {
+                self.keys.push(*key);
+                next
+            });
+            self.values.push(row);
+            self.counts.push(cell.count);
+            self.withheld.push(cell.withheld);
+        }
+    }
+
+    fn texts_table(&self) -> Table {
+        let dimension = |key: &Key| DIMENSIONS.into_iter().find(|known| *known as u32 == key.dimension());
+        let dimensions = self.keys.iter().map(|key| dimension(key).map_or("", Dimension::name));
+        let value = |key: &Key| match is_number(*key) {
+            true => key.code().to_string(),
+            false => self.texts.get(key.code()).to_owned(),
+        };
+        Table::new("texts")
+            .with("dimension", StringArray::from_iter_values(dimensions))
+            .with("value", StringArray::from_iter_values(self.keys.iter().map(value)))
+    }
+
+    fn table(self) -> Table {
+        Table::new("cells")
+            .with("text", UInt32Array::from(self.values))
+            .with("count", UInt32Array::from(self.counts))
+            .with("withheld", UInt32Array::from(self.withheld))
+    }
+}
+
+/// Whether a key's code is a number of its own and not one of a text.
+fn is_number(key: Key) -> bool {
+    key.dimension() == Dimension::Hour as u32
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn tables(profiles: &[&Profile], cells: Cells<'_>, notices: &[&str]) -> Result<Vec<RecordBatch>, ArrowError> {
+    let agents = agents_table(profiles).with("cells", UInt32Array::from(cells.agents.clone()));
+    let notices = Table::new("notices").with("notice", StringArray::from_iter_values(notices));
+    let texts = cells.texts_table();
+    [agents, texts, cells.table(), runs_table(profiles), notices].into_iter().map(Table::batch).collect()
+}
+
+fn agents_table(profiles: &[&Profile]) -> Table {
+    let i64s = |value: fn(&Profile) -> i64| Int64Array::from_iter_values(profiles.iter().map(|p| value(p)));
+    let u64s = |value: fn(&Profile) -> u64| UInt64Array::from_iter_values(profiles.iter().map(|p| value(p)));
+    let recent = profiles.iter().map(|p| p.recent.iter().flat_map(|digest| digest.to_le_bytes()).collect::<Vec<u8>>());
     let mut table = Table::new("agents")
-        .with("agent", StringArray::from_iter_values(agents.iter().map(|(agent, _)| *agent)))
+        .with("agent", StringArray::from_iter_values(profiles.iter().map(|p| &p.agent)))
         .with("first_seen", i64s(|p| p.first_seen))
         .with("last_seen", i64s(|p| p.last_seen))
         .with("learned_until", i64s(|p| p.learned_until))
         .with("learned", u64s(|p| p.learned))
         .with("seen", u64s(|p| p.seen))
-        .with("hours", BinaryArray::from_iter_values(hours))
         .with("last_hour", i64s(|p| p.last_hour))
         .with("reported_hour", i64s(|p| p.reported_hour))
         .with("window", i64s(|p| p.window))
-        .with("evidence", Float64Array::from_iter_values(profiles().map(|p| p.evidence)))
+        .with("evidence", Float64Array::from_iter_values(profiles.iter().map(|p| p.evidence)))
         .with("evidence_at", i64s(|p| p.evidence_at))
         .with("recent", BinaryArray::from_iter_values(recent));
     for rate in RATES {
-        let of = |value: fn(RateHistory) -> u64| UInt64Array::from_iter_values(profiles().map(|p| value(p.rate(rate))));
+        let of =
+            |value: fn(RateHistory) -> u64| UInt64Array::from_iter_values(profiles.iter().map(|p| value(p.rate(rate))));
         let name = |part: &str| format!("{}_{part}", rate.name());
-        let reported: Vec<bool> = profiles().map(|p| p.rate(rate).reported).collect();
+        let reported: Vec<bool> = profiles.iter().map(|p| p.rate(rate).reported).collect();
         table = table
-            .with(name("open"), UInt32Array::from_iter_values(profiles().map(|p| p.rate(rate).open)))
+            .with(name("open"), UInt32Array::from_iter_values(profiles.iter().map(|p| p.rate(rate).open)))
             .with(name("reported"), BooleanArray::from(reported))
             .with(name("windows"), of(|history| history.closed.windows))
             .with(name("sum"), of(|history| history.closed.sum))
@@ -241,12 +303,14 @@ fn agents_table(agents: &[(&str, &Profile)]) -> Table {
     table
 }
 
-fn runs_table(agents: &[(&str, &Profile)]) -> Table {
+fn runs_table(profiles: &[&Profile]) -> Table {
     // The order of an agent's runs is memory too: the oldest makes room for a new one.
-    let rows: Vec<(&str, &RunState)> =
-        agents.iter().flat_map(|(agent, profile)| profile.runs.iter().map(|run| (*agent, run))).collect();
+    let mut rows: Vec<(u32, &RunState)> = Vec::new();
+    for (row, profile) in profiles.iter().enumerate() {
+        rows.extend(profile.runs.iter().map(|run| (number(row), run)));
+    }
     Table::new("runs")
-        .with("agent", StringArray::from_iter_values(rows.iter().map(|(agent, _)| *agent)))
+        .with("agent", UInt32Array::from_iter_values(rows.iter().map(|(agent, _)| *agent)))
         .with("playbook", StringArray::from_iter_values(rows.iter().map(|(_, run)| &run.playbook)))
         .with("run", StringArray::from_iter_values(rows.iter().map(|(_, run)| &run.run)))
         .with("step", UInt32Array::from_iter_values(rows.iter().map(|(_, run)| run.step)))
@@ -255,63 +319,213 @@ fn runs_table(agents: &[(&str, &Profile)]) -> Table {
         .with("last_event", StringArray::from_iter_values(rows.iter().map(|(_, run)| &run.last_event)))
 }
 
-fn tables<'b>(batches: &'b [RecordBatch], name: &str) -> Result<Vec<&'b RecordBatch>, RestoreError> {
-    let mut found = Vec::new();
-    for batch in batches {
-        let schema = batch.schema_ref();
-        let layout = schema.metadata().get("tautline.layout").map_or("none", String::as_str);
-        if layout != VERSION {
-            return Err(RestoreError::Version(layout.to_owned()));
-        }
-        if schema.metadata().get("tautline.table").is_some_and(|table| table == name) {
-            found.push(batch);
-        }
-    }
-    if found.is_empty() { Err(RestoreError::Missing(format!("table {name}"))) } else { Ok(found) }
+/// The profiles of an `agents` table, each with how many cells it has.
+fn profiles(batch: &RecordBatch) -> Result<Vec<(Profile, u32)>, RestoreError> {
+    let agents = AgentColumns::of(batch)?;
+    let cells = numbers::<UInt32Type>(batch, "cells")?;
+    (0..batch.num_rows()).map(|row| Ok((agents.profile(row)?, cells.value(row)))).collect()
 }
 
-/// Typed access to a batch's columns by name.
-struct Columns<'b>(&'b RecordBatch);
+/// The columns that the `agents` tables of all layouts have.
+pub(super) struct AgentColumns<'b> {
+    agent: &'b StringArray,
+    first_seen: &'b Int64Array,
+    last_seen: &'b Int64Array,
+    learned_until: &'b Int64Array,
+    learned: &'b UInt64Array,
+    seen: &'b UInt64Array,
+    last_hour: &'b Int64Array,
+    reported_hour: &'b Int64Array,
+    window: &'b Int64Array,
+    evidence: &'b Float64Array,
+    evidence_at: &'b Int64Array,
+    recent: &'b BinaryArray,
+    rates: Vec<RateColumns<'b>>,
+}
 
-impl<'b> Columns<'b> {
-    fn column(&self, name: &str, kind: &DataType) -> Result<&'b ArrayRef, RestoreError> {
-        let column =
-            self.0.column_by_name(name).filter(|column| column.data_type() == kind && column.null_count() == 0);
-        column.ok_or_else(|| RestoreError::Missing(format!("column {name}")))
+struct RateColumns<'b> {
+    open: &'b UInt32Array,
+    reported: &'b BooleanArray,
+    windows: &'b UInt64Array,
+    sum: &'b UInt64Array,
+    squares: &'b UInt64Array,
+}
+
+impl<'b> AgentColumns<'b> {
+    pub(super) fn of(batch: &'b RecordBatch) -> Result<Self, RestoreError> {
+        let i64s = |name| numbers::<Int64Type>(batch, name);
+        let u64s = |name| numbers::<UInt64Type>(batch, name);
+        let rates = RATES.iter().map(|rate| {
+            let name = |part: &str| format!("{}_{part}", rate.name());
+            Ok(RateColumns {
+                open: numbers::<UInt32Type>(batch, &name("open"))?,
+                reported: column(batch, &name("reported"), &DataType::Boolean)?.as_boolean(),
+                windows: numbers::<UInt64Type>(batch, &name("windows"))?,
+                sum: numbers::<UInt64Type>(batch, &name("sum"))?,
+                squares: numbers::<UInt64Type>(batch, &name("squares"))?,
+            })
+        });
+        Ok(Self {
+            agent: text(batch, "agent")?,
+            first_seen: i64s("first_seen")?,
+            last_seen: i64s("last_seen")?,
+            learned_until: i64s("learned_until")?,
+            learned: u64s("learned")?,
+            seen: u64s("seen")?,
+            last_hour: i64s("last_hour")?,
+            reported_hour: i64s("reported_hour")?,
+            window: i64s("window")?,
+            evidence: numbers::<Float64Type>(batch, "evidence")?,
+            evidence_at: i64s("evidence_at")?,
+            recent: bytes(batch, "recent")?,
+            rates: rates.collect::<Result<_, _>>()?,
+        })
     }
 
-    fn text(&self, name: &str, row: usize) -> Result<&'b str, RestoreError> {
-        Ok(self.column(name, &DataType::Utf8)?.as_string::<i32>().value(row))
-    }
-
-    fn bytes(&self, name: &str, row: usize) -> Result<&'b [u8], RestoreError> {
-        Ok(self.column(name, &DataType::Binary)?.as_binary::<i32>().value(row))
-    }
-
-    fn i64(&self, name: &str, row: usize) -> Result<i64, RestoreError> {
-        Ok(self.column(name, &DataType::Int64)?.as_primitive::<Int64Type>().value(row))
-    }
-
-    fn u64(&self, name: &str, row: usize) -> Result<u64, RestoreError> {
-        Ok(self.column(name, &DataType::UInt64)?.as_primitive::<UInt64Type>().value(row))
-    }
-
-    fn u32(&self, name: &str, row: usize) -> Result<u32, RestoreError> {
-        Ok(self.column(name, &DataType::UInt32)?.as_primitive::<UInt32Type>().value(row))
-    }
-
-    fn f64(&self, name: &str, row: usize) -> Result<f64, RestoreError> {
-        Ok(self.column(name, &DataType::Float64)?.as_primitive::<Float64Type>().value(row))
-    }
-
-    fn bool(&self, name: &str, row: usize) -> Result<bool, RestoreError> {
-        Ok(self.column(name, &DataType::Boolean)?.as_boolean().value(row))
+    pub(super) fn profile(&self, row: usize) -> Result<Profile, RestoreError> {
+        let mut profile = Profile {
+            agent: self.agent.value(row).into(),
+            first_seen: self.first_seen.value(row),
+            last_seen: self.last_seen.value(row),
+            learned_until: self.learned_until.value(row),
+            learned: self.learned.value(row),
+            seen: self.seen.value(row),
+            last_hour: self.last_hour.value(row),
+            reported_hour: self.reported_hour.value(row),
+            window: self.window.value(row),
+            evidence: self.evidence.value(row),
+            evidence_at: self.evidence_at.value(row),
+            recent: u128s(self.recent.value(row))?.into(),
+            ..Profile::default()
+        };
+        if !profile.evidence.is_finite() || profile.evidence < 0.0 {
+            return Err(damaged("evidence"));
+        }
+        for (columns, history) in self.rates.iter().zip(&mut profile.rates) {
+            *history = RateHistory {
+                open: columns.open.value(row),
+                reported: columns.reported.value(row),
+                closed: WindowCounts {
+                    windows: columns.windows.value(row),
+                    sum: columns.sum.value(row),
+                    squares: columns.squares.value(row),
+                },
+            };
+        }
+        Ok(profile)
     }
 }
 
-fn u16s(bytes: &[u8]) -> Result<Vec<u16>, RestoreError> {
-    let (whole, rest) = bytes.as_chunks::<2>();
-    if rest.is_empty() { Ok(whole.iter().map(|b| u16::from_le_bytes(*b)).collect()) } else { Err(damaged("hours")) }
+/// Gives each agent its cells.
+fn fill(profiles: &mut [(Profile, u32)], batch: &RecordBatch, keys: &[Key]) -> Result<(), RestoreError> {
+    let texts = numbers::<UInt32Type>(batch, "text")?.values();
+    let counts = numbers::<UInt32Type>(batch, "count")?.values();
+    let withheld = numbers::<UInt32Type>(batch, "withheld")?.values();
+    let mut rows = texts.iter().zip(counts).zip(withheld);
+    for (profile, many) in profiles {
+        let many = *many as usize;
+        profile.cells.reserve_exact(many.min(batch.num_rows()));
+        for ((text, count), withheld) in rows.by_ref().take(many) {
+            let key = keys.get(*text as usize).ok_or_else(|| damaged("text of a cell"))?;
+            profile.cells.push((*key, Cell { count: *count, withheld: *withheld }));
+        }
+        if profile.cells.len() != many {
+            return Err(damaged("number of cells"));
+        }
+    }
+    rows.next().map_or(Ok(()), |_| Err(damaged("number of cells")))
+}
+
+fn runs(profiles: &mut [(Profile, u32)], batch: &RecordBatch) -> Result<(), RestoreError> {
+    let columns = RunColumns::of(batch)?;
+    let agents = numbers::<UInt32Type>(batch, "agent")?;
+    for row in 0..batch.num_rows() {
+        let (profile, _) = profiles.get_mut(agents.value(row) as usize).ok_or_else(|| damaged("agent of a run"))?;
+        profile.runs.push(columns.run(row));
+    }
+    Ok(())
+}
+
+/// The columns that the `runs` tables of all layouts have.
+pub(super) struct RunColumns<'b> {
+    playbook: &'b StringArray,
+    run: &'b StringArray,
+    step: &'b UInt32Array,
+    repeats: &'b UInt32Array,
+    last: &'b Int64Array,
+    last_event: &'b StringArray,
+}
+
+impl<'b> RunColumns<'b> {
+    pub(super) fn of(batch: &'b RecordBatch) -> Result<Self, RestoreError> {
+        Ok(Self {
+            playbook: text(batch, "playbook")?,
+            run: text(batch, "run")?,
+            step: numbers::<UInt32Type>(batch, "step")?,
+            repeats: numbers::<UInt32Type>(batch, "repeats")?,
+            last: numbers::<Int64Type>(batch, "last")?,
+            last_event: text(batch, "last_event")?,
+        })
+    }
+
+    pub(super) fn run(&self, row: usize) -> RunState {
+        RunState {
+            playbook: self.playbook.value(row).to_owned(),
+            run: self.run.value(row).to_owned(),
+            step: self.step.value(row),
+            repeats: self.repeats.value(row),
+            last: self.last.value(row),
+            last_event: self.last_event.value(row).to_owned(),
+        }
+    }
+}
+
+/// The layout that all batches have.
+fn layout(batches: &[RecordBatch]) -> Result<&str, RestoreError> {
+    let of = |batch: &RecordBatch| batch.schema_ref().metadata().get("tautline.layout").is_some();
+    let named = batches.iter().find(|batch| !of(batch));
+    if named.is_some() {
+        return Err(RestoreError::Version("none".to_owned()));
+    }
+    let mut layouts = batches.iter().filter_map(|batch| batch.schema_ref().metadata().get("tautline.layout"));
+    let first = layouts.next().ok_or_else(|| RestoreError::Missing("table agents".to_owned()))?;
+    layouts.find(|other| *other != first).map_or(Ok(first.as_str()), |other| Err(RestoreError::Version(other.clone())))
+}
+
+/// All batches of a table.
+pub(super) fn of_table<'b>(batches: &'b [RecordBatch], name: &str) -> impl Iterator<Item = &'b RecordBatch> {
+    let is_named = move |batch: &&RecordBatch| {
+        batch.schema_ref().metadata().get("tautline.table").is_some_and(|table| table == name)
+    };
+    batches.iter().filter(is_named)
+}
+
+fn one_table<'b>(batches: &'b [RecordBatch], name: &str) -> Result<&'b RecordBatch, RestoreError> {
+    let mut found = of_table(batches, name);
+    match (found.next(), found.next()) {
+        (Some(batch), None) => Ok(batch),
+        _ => Err(RestoreError::Missing(format!("table {name}"))),
+    }
+}
+
+fn column<'b>(batch: &'b RecordBatch, name: &str, kind: &DataType) -> Result<&'b ArrayRef, RestoreError> {
+    let column = batch.column_by_name(name).filter(|column| column.data_type() == kind && column.null_count() == 0);
+    column.ok_or_else(|| RestoreError::Missing(format!("column {name}")))
+}
+
+pub(super) fn text<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b StringArray, RestoreError> {
+    Ok(column(batch, name, &DataType::Utf8)?.as_string::<i32>())
+}
+
+pub(super) fn bytes<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b BinaryArray, RestoreError> {
+    Ok(column(batch, name, &DataType::Binary)?.as_binary::<i32>())
+}
+
+pub(super) fn numbers<'b, T: ArrowPrimitiveType>(
+    batch: &'b RecordBatch,
+    name: &str,
+) -> Result<&'b PrimitiveArray<T>, RestoreError> {
+    Ok(column(batch, name, &T::DATA_TYPE)?.as_primitive::<T>())
 }
 
 fn u128s(bytes: &[u8]) -> Result<Vec<u128>, RestoreError> {
@@ -319,157 +533,9 @@ fn u128s(bytes: &[u8]) -> Result<Vec<u128>, RestoreError> {
     if rest.is_empty() { Ok(whole.iter().map(|b| u128::from_le_bytes(*b)).collect()) } else { Err(damaged("recent")) }
 }
 
-fn damaged(what: &str) -> RestoreError {
-    RestoreError::Damaged(what.to_owned())
+pub(super) fn damaged(what: impl Into<String>) -> RestoreError {
+    RestoreError::Damaged(what.into())
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
-
-    use super::*;
-    use crate::engine::{Engine, Input};
-    use crate::event::{AgentRef, Event, Verb};
-    use crate::testing::{book, control, event, in_run};
-
-    /// A memory with something in every table.
-    fn memory() -> Baselines {
-        let playbook = "[playbooks.p]\ntitle = \"P\"\nidle = \"1h\"\nsteps = [{ id = \"a\", operations = [\"*\"], at_most = 9 }]\n";
-        let forbid = "@id(\"x\")\nforbid (principal, action == Action::\"write\", resource);";
-        let mut engine = Engine::new(Arc::new(book(&[
-            ("extra/control.toml", &control("extra", "")),
-            ("extra/policy.cedar", forbid),
-            ("registry/playbooks/p.toml", playbook),
-        ])));
-        let time = "2026-03-02T12:00:00Z";
-        for event in [
-            in_run(event(1, "ecs:List", time), "p", "r-2"),
-            in_run(event(2, "ecs:List", time), "p", "r-1"),
-            Event { verb: Verb::Write, ..event(3, "ecs:StopTask", "2026-03-02T13:00:00Z") },
-            Event { agent: AgentRef::Unregistered("eve".to_owned()), ..event(4, "ecs:List", time) },
-        ] {
-            engine.step(&Input::Event(Box::new(event)));
-        }
-        engine.baselines().clone()
-    }
-
-    fn tables() -> Vec<RecordBatch> {
-        memory().snapshot().unwrap()
-    }
-
-    /// The table with one column replaced, or left out.
-    fn with_column(table: &RecordBatch, name: &str, column: Option<ArrayRef>) -> RecordBatch {
-        let columns = table.schema_ref().fields().iter().zip(table.columns()).filter_map(|(field, old)| {
-            let new = if field.name() == name { column.clone() } else { Some(Arc::clone(old)) };
-            new.map(|new| (field.name().clone(), new))
-        });
-        let batch =
-            RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap();
-        let schema = Schema::new_with_metadata(batch.schema().fields().clone(), table.schema_ref().metadata().clone());
-        batch.with_schema(Arc::new(schema)).unwrap()
-    }
-
-    fn error(tables: &[RecordBatch]) -> RestoreError {
-        Baselines::restore(tables).err().unwrap()
-    }
-
-    #[test]
-    fn what_is_written_is_restored() {
-        let tables = tables();
-        assert!(tables.iter().all(|table| table.num_rows() > 0), "something in every table");
-        let again = Baselines::restore(&tables).unwrap();
-        assert_eq!(again.snapshot().unwrap(), tables);
-        let (old, new) = (memory(), again);
-        let (old, new) = (old.past("bot").profile().unwrap(), new.past("bot").profile().unwrap());
-        assert_eq!(
-            (old.seen, old.learned, &old.hours, &old.runs, &old.recent),
-            (new.seen, new.learned, &new.hours, &new.runs, &new.recent)
-        );
-        assert_eq!(old.runs[0].run, "r-2", "the oldest comes first, whatever its name");
-        let empty = Baselines::default().snapshot().unwrap();
-        assert_eq!(Baselines::restore(&empty).unwrap().snapshot().unwrap(), empty);
-    }
-
-    #[test]
-    fn another_layout_is_refused_by_its_name() {
-        let mut tables = tables();
-        let last = tables.len() - 1;
-        for metadata in
-            [[("tautline.layout", "999"), ("tautline.table", "agents")], [("x", "y"), ("tautline.table", "agents")]]
-        {
-            let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-            let schema = Schema::new_with_metadata(tables[last].schema_ref().fields().clone(), metadata);
-            tables[last] = tables[last].clone().with_schema(Arc::new(schema)).unwrap_or_else(|_| {
-                RecordBatch::new_empty(Arc::new(Schema::new_with_metadata(
-                    tables[0].schema_ref().fields().clone(),
-                    HashMap::new(),
-                )))
-            });
-            let found = error(&tables);
-            assert!(matches!(&found, RestoreError::Version(_)), "{found}");
-            assert!(found.to_string().contains("cannot be read"), "{found}");
-        }
-        assert!(matches!(error(&[]), RestoreError::Missing(table) if table == "table agents"));
-    }
-
-    #[test]
-    fn a_missing_table_is_named() {
-        let whole = tables();
-        for missing in 0..whole.len() {
-            let name = whole[missing].schema_ref().metadata()["tautline.table"].clone();
-            let rest: Vec<RecordBatch> =
-                whole.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, table)| table.clone()).collect();
-            let found = error(&rest);
-            assert!(matches!(&found, RestoreError::Missing(what) if *what == format!("table {name}")), "{found}");
-        }
-    }
-
-    #[test]
-    fn every_column_is_needed_with_its_own_type_and_no_gaps() {
-        let whole = tables();
-        for (at, table) in whole.iter().enumerate() {
-            for field in table.schema_ref().fields() {
-                let rows = table.num_rows();
-                let floats: ArrayRef = Arc::new(arrow::array::Float32Array::from(vec![1.0; rows]));
-                let gaps = arrow::array::new_null_array(field.data_type(), rows);
-                // A table of one column cannot lose it and still have rows.
-                let removed = (table.num_columns() > 1).then_some(None);
-                for column in removed.into_iter().chain([Some(floats), Some(gaps)]) {
-                    let mut tables = whole.clone();
-                    tables[at] = with_column(table, field.name(), column.clone());
-                    let found = error(&tables);
-                    let named = format!("column {}", field.name());
-                    assert!(
-                        matches!(&found, RestoreError::Missing(what) if *what == named),
-                        "{named}, {column:?}: {found}"
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn values_that_cannot_be_are_refused() {
-        let whole = tables();
-        let texts = |text: &str, rows| -> ArrayRef { Arc::new(StringArray::from_iter_values(vec![text; rows])) };
-        let bytes = |bytes: &[u8], rows| -> ArrayRef { Arc::new(BinaryArray::from_iter_values(vec![bytes; rows])) };
-        let rows = |table: usize| whole[table].num_rows();
-        let cases: [(usize, &str, ArrayRef); 8] = [
-            (0, "hours", bytes(&[1], rows(0))),
-            (0, "hours", bytes(&[1, 0, 2, 0], rows(0))),
-            (0, "recent", bytes(&[1; 15], rows(0))),
-            (0, "evidence", Arc::new(Float64Array::from(vec![f64::NAN; rows(0)]))),
-            (0, "evidence", Arc::new(Float64Array::from(vec![-1.0; rows(0)]))),
-            (1, "dimension", texts("colour", rows(1))),
-            (1, "agent", texts("nobody", rows(1))),
-            (2, "agent", texts("nobody", rows(2))),
-        ];
-        for (table, name, column) in cases {
-            let mut tables = whole.clone();
-            tables[table] = with_column(&whole[table], name, Some(Arc::clone(&column)));
-            let found = error(&tables);
-            assert!(matches!(&found, RestoreError::Damaged(_)), "{name} {column:?}: {found}");
-            assert!(found.to_string().contains("the snapshot is damaged"), "{found}");
-        }
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ mod unmapped;
 
 use serde::de::DeserializeOwned;
 
-use crate::baselines::{Dimension, Past, Rate, RunState};
+use crate::baselines::{Cell, Dimension, Observed, Past, Rate, RunState};
 use crate::deviation::Evidence;
 use crate::event::Event;
 use crate::rulebook::{Judgement, Rulebook};
@@ -51,6 +51,8 @@ pub struct Sighting<'a> {
     pub event: &'a Event,
     /// The agent's past, before this event.
     pub past: Past<'a>,
+    /// What the event adds to that past.
+    pub observed: &'a Observed<'a>,
     /// What the policies say of it.
     pub judgement: &'a Judgement,
     /// The rulebook in force.
@@ -85,6 +87,10 @@ pub enum Memory {
 pub trait Detector: Send + Sync + std::fmt::Debug {
     /// Assesses one event before anything is learned from it.
     fn assess(&self, sighting: Sighting<'_>) -> Option<Suspicion>;
+
+    /// Counts for itself, event by event, whatever was found: pushes what its notes ([`Dimension::Note`]) are from now on,
+    /// by names of its own.
+    fn note(&self, _sighting: Sighting<'_>, _notes: &mut Vec<(&'static str, Cell)>) {}
 
     /// Assesses a playbook run that ended for want of further actions.
     fn assess_end(&self, _run: &RunState, _book: &Rulebook) -> Option<Suspicion> {

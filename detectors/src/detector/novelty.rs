@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::{Detector, Memory, Sighting, Suspicion};
-use crate::baselines::{Cell, Dimension, observations};
+use crate::baselines::{Cell, Dimension, Observation};
 use crate::deviation::Evidence;
 use crate::stats::{self, Probability};
 
@@ -26,11 +26,9 @@ impl Detector for Novelty {
         let mut evidence = Vec::new();
         let mut remember = Vec::new();
         let (mut what, mut usual) = (String::new(), String::new());
-        for (dimension, value) in observations(sighting.event) {
+        let new = sighting.observed.iter().filter(|observation| observation.cell == Cell::default());
+        for &Observation { dimension, value, .. } in new {
             let Some(limit) = self.dimensions.get(&dimension) else { continue };
-            if sighting.past.cell(dimension, value) != Cell::default() {
-                continue;
-            }
             let tally = sighting.past.tally(dimension);
             let p_value = tally.unseen_p();
             if !limit.reached_by(p_value) {
@@ -78,7 +76,7 @@ fn words(dimension: Dimension, value: &str) -> String {
         Dimension::Environment => format!("is this agent's first work in environment `{value}`"),
         Dimension::Origin => format!("comes from network `{value}` for the first time"),
         Dimension::Denial => "is refused by the cloud, as this agent never was".to_owned(),
-        Dimension::Gap | Dimension::Revoked => format!("is new: `{value}`"),
+        Dimension::Gap | Dimension::Revoked | Dimension::Hour | Dimension::Note => format!("is new: `{value}`"),
     }
 }
 

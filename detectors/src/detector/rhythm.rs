@@ -3,9 +3,9 @@
 use serde::Deserialize;
 
 use super::{Detector, Memory, Sighting, Suspicion};
-use crate::baselines::{HOURS_OF_WEEK, hour_of_week};
+use crate::baselines::{Dimension, HOURS_OF_WEEK, Past, Profile, hour_of_week};
 use crate::deviation::Evidence;
-use crate::stats::{self, Probability, Tally};
+use crate::stats::{self, Probability};
 
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 
@@ -25,10 +25,10 @@ impl Detector for Rhythm {
     fn assess(&self, sighting: Sighting<'_>) -> Option<Suspicion> {
         let profile = sighting.past.profile()?;
         let (of_week, hour) = hour_of_week(sighting.event.at);
-        if profile.hour_is_reported(hour) || near(&profile.hours, of_week) {
+        if near(sighting.past, of_week) || profile.hour_is_reported(hour) {
             return None;
         }
-        let tally = Tally::of(profile.hours.iter().map(|count| u32::from(*count)));
+        let tally = sighting.past.tally(Dimension::Hour);
         let p_value = tally.unseen_p();
         if !self.p_value.reached_by(p_value) {
             return None;
@@ -39,12 +39,12 @@ impl Detector for Rhythm {
             evidence: vec![Evidence {
                 what: "hour-of-week".to_owned(),
                 observed,
-                expected: format!("one of {} known hours, most often {}", tally.distinct, busiest(&profile.hours)),
+                expected: format!("one of {} known hours, most often {}", tally.distinct, busiest(profile)),
                 p_value: Some(p_value),
                 sample: tally.total,
                 score: stats::score(p_value),
             }],
-            counterfactual: format!("the same in this agent's own hours, such as {}", busiest(&profile.hours)),
+            counterfactual: format!("the same in this agent's own hours, such as {}", busiest(profile)),
             remember: vec![Memory::Hour(hour)],
         })
     }
@@ -55,14 +55,14 @@ impl Detector for Rhythm {
 }
 
 /// Whether the agent worked in this hour of the week or in one beside it.
-fn near(hours: &[u16], of_week: usize) -> bool {
-    let beside = [of_week + HOURS_OF_WEEK - 1, of_week, of_week + 1].map(|hour| hour % HOURS_OF_WEEK);
-    beside.iter().any(|hour| hours.get(*hour).is_some_and(|count| *count > 0))
+fn near(past: Past<'_>, of_week: usize) -> bool {
+    let beside = [of_week, of_week + HOURS_OF_WEEK - 1, of_week + 1].map(|hour| hour % HOURS_OF_WEEK);
+    beside.into_iter().any(|hour| past.hour(hour) > 0)
 }
 
-fn busiest(hours: &[u16]) -> String {
-    let most = hours.iter().enumerate().max_by_key(|(hour, count)| (**count, std::cmp::Reverse(*hour)));
-    most.map_or_else(String::new, |(hour, _)| name(hour))
+fn busiest(profile: &Profile) -> String {
+    let most = profile.hours().max_by_key(|(hour, count)| (*count, std::cmp::Reverse(*hour)));
+    most.and_then(|(hour, _)| usize::try_from(hour).ok()).map_or_else(String::new, name)
 }
 
 fn name(of_week: usize) -> String {

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use super::*;
-use crate::event::{Argument, Principal, Reasoning, Run, Source, Verb};
+use crate::event::{Argument, Digest, Principal, Reasoning, Run, Source, Verb};
 use crate::testing::{at, book, control, event, in_run};
 
 const NOON: &str = "2026-03-02T12:00:00Z";
@@ -78,7 +78,7 @@ fn a_repeat_changes_nothing_and_other_content_under_the_same_id_is_judged() {
     let seen = engine.baselines().past("bot").profile().unwrap().clone();
     assert_eq!(step(&mut engine, &write(1, NOON)), (Verdict::Repeated, Vec::new()));
     assert_eq!(*engine.baselines().past("bot").profile().unwrap(), seen);
-    let other = Event { digest: format!("{:032x}", 99), action: "ecs:DeleteService".to_owned(), ..write(1, NOON) };
+    let other = Event { digest: Digest(99), action: "ecs:DeleteService".to_owned(), ..write(1, NOON) };
     assert!(one(&mut engine, &other).summary.contains("ecs:DeleteService"));
 }
 

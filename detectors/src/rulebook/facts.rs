@@ -58,45 +58,75 @@ pub(super) const TRUTHS: [&str; 11] = [
     "context.approval_referenced",
 ];
 
+/// Which facts any policy reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reads {
+    /// The agent's id.
+    pub(super) agent: bool,
+    /// The resource's id.
+    pub(super) resource_id: bool,
+    /// Which of [`TEXTS`].
+    pub(super) texts: [bool; TEXTS.len()],
+    /// Which of [`TRUTHS`].
+    pub(super) truths: [bool; TRUTHS.len()],
+}
+
 impl<'e> Facts<'e> {
-    /// What is true of this event under this rulebook.
+    /// What is true of this event under this rulebook. What none of its policies reads is left empty: decisions are
+    /// cached by exactly what they depend on.
     pub fn of(event: &'e Event, agent: Option<&'e Agent>, book: &'e Rulebook) -> Self {
-        let approved = |list: fn(&Agent) -> &[glob::Glob], text: &str| agent.is_some_and(|a| glob::any(list(a), text));
-        let place = &event.place;
-        let resource = &event.resource;
+        let reads = book.reads();
         Self {
-            agent: agent.map_or("", |agent| &agent.id),
-            resource_id: &resource.id,
+            agent: if reads.agent { agent.map_or("", |agent| &agent.id) } else { "" },
+            resource_id: if reads.resource_id { &event.resource.id } else { "" },
             verb: event.verb,
-            texts: [
-                agent.map_or(UNREGISTERED, |agent| agent.class.name()),
-                &resource.kind,
-                &resource.asset,
-                &resource.data,
-                &place.tier,
-                &event.action,
-                &place.environment,
-                event.source.name(),
-                window(event, agent),
-                playbook(event, agent),
-                credential(event),
-            ],
-            truths: [
-                place.crown_jewel,
-                place.mapped,
-                approved(|a| &a.environments, &place.environment),
-                place.disputed
-                    || event.claimed_environment.as_ref().is_some_and(|c| place.mapped && *c != place.environment),
-                approved(|a| &a.resource_types, &resource.kind),
-                event.tool.is_empty() || approved(|a| &a.tools, &event.tool),
-                resource.data.is_empty() || approved(|a| &a.data, &resource.data),
-                resource.exposes,
-                event.verb.changes(),
-                identity_disputed(event, agent, book),
-                event.approval.is_some(),
-            ],
+            texts: texts(event, agent, &reads.texts),
+            truths: truths(event, agent, book, &reads.truths),
         }
     }
+}
+
+/// The texts that are read, in the order of [`TEXTS`].
+fn texts<'e>(event: &'e Event, agent: Option<&'e Agent>, read: &[bool; TEXTS.len()]) -> [&'e str; TEXTS.len()] {
+    let mut read = read.iter();
+    let mut of = |text: &dyn Fn() -> &'e str| if read.next() == Some(&true) { text() } else { "" };
+    [
+        of(&|| agent.map_or(UNREGISTERED, |agent| agent.class.name())),
+        of(&|| &event.resource.kind),
+        of(&|| &event.resource.asset),
+        of(&|| &event.resource.data),
+        of(&|| &event.place.tier),
+        of(&|| &event.action),
+        of(&|| &event.place.environment),
+        of(&|| event.source.name()),
+        of(&|| window(event, agent)),
+        of(&|| playbook(event, agent)),
+        of(&|| credential(event)),
+    ]
+}
+
+/// The truths that are read, in the order of [`TRUTHS`].
+fn truths(event: &Event, agent: Option<&Agent>, book: &Rulebook, read: &[bool; TRUTHS.len()]) -> [bool; TRUTHS.len()] {
+    let (place, resource) = (&event.place, &event.resource);
+    let approved = |list: fn(&Agent) -> &[glob::Glob], text: &str| agent.is_some_and(|a| glob::any(list(a), text));
+    let mut read = read.iter();
+    let mut of = |truth: &dyn Fn() -> bool| read.next() == Some(&true) && truth();
+    [
+        of(&|| place.crown_jewel),
+        of(&|| place.mapped),
+        of(&|| approved(|a| &a.environments, &place.environment)),
+        of(&|| {
+            let claim = event.claimed_environment.as_ref();
+            place.disputed || claim.is_some_and(|claim| place.mapped && *claim != place.environment)
+        }),
+        of(&|| approved(|a| &a.resource_types, &resource.kind)),
+        of(&|| event.tool.is_empty() || approved(|a| &a.tools, &event.tool)),
+        of(&|| resource.data.is_empty() || approved(|a| &a.data, &resource.data)),
+        of(&|| resource.exposes),
+        of(&|| event.verb.changes()),
+        of(&|| identity_disputed(event, agent, book)),
+        of(&|| event.approval.is_some()),
+    ]
 }
 
 fn window(event: &Event, agent: Option<&Agent>) -> &'static str {
@@ -150,12 +180,10 @@ const MOST_DECISIONS: usize = 65_536;
 impl DecisionCache {
     /// The judgement of these facts, from the cache where they were judged before.
     pub fn judge(&mut self, book: &Rulebook, facts: &Facts<'_>) -> Arc<Judgement> {
-        if book.reads_resource_id() {
+        if book.reads().resource_id {
             return Arc::new(book.judge(facts));
         }
-        let facts = &book.relevant(facts);
-        let agent = if book.reads_agent_id() { facts.agent } else { "" };
-        let key = KeyRef { agent, facts };
+        let key = KeyRef(facts);
         if let Some(judgement) = self.decisions.get(&key) {
             return Arc::clone(judgement);
         }
@@ -185,37 +213,32 @@ impl Hash for Key {
     }
 }
 
-struct KeyRef<'k> {
-    agent: &'k str,
-    facts: &'k Facts<'k>,
-}
+struct KeyRef<'k>(&'k Facts<'k>);
 
 impl KeyRef<'_> {
     fn to_owned(&self) -> Key {
-        Key {
-            agent: self.agent.into(),
-            verb: self.facts.verb,
-            texts: self.facts.texts.map(Box::from),
-            truths: self.facts.truths,
-        }
+        let KeyRef(facts) = self;
+        Key { agent: facts.agent.into(), verb: facts.verb, texts: facts.texts.map(Box::from), truths: facts.truths }
     }
 }
 
 impl Hash for KeyRef<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.agent.hash(state);
-        self.facts.verb.hash(state);
-        self.facts.texts.iter().for_each(|text| text.hash(state));
-        self.facts.truths.hash(state);
+        let KeyRef(facts) = self;
+        facts.agent.hash(state);
+        facts.verb.hash(state);
+        facts.texts.iter().for_each(|text| text.hash(state));
+        facts.truths.hash(state);
     }
 }
 
 impl Equivalent<Key> for KeyRef<'_> {
     fn equivalent(&self, key: &Key) -> bool {
-        *self.agent == *key.agent
-            && self.facts.verb == key.verb
-            && self.facts.truths == key.truths
-            && self.facts.texts.iter().zip(&key.texts).all(|(a, b)| **a == **b)
+        let KeyRef(facts) = self;
+        *facts.agent == *key.agent
+            && facts.verb == key.verb
+            && facts.truths == key.truths
+            && facts.texts.iter().zip(&key.texts).all(|(a, b)| **a == **b)
     }
 }
 
@@ -308,11 +331,29 @@ mod tests {
     fn a_decision_is_judged_once() {
         let book = with(POLICIES);
         let mut cache = DecisionCache::default();
-        let event = event(1, "s3:GetObject", "2026-03-02T09:00:00Z");
+        let first = event(1, "s3:GetObject", "2026-03-02T09:00:00Z");
+        let mut other = first.clone();
+        other.resource.id = "other".to_owned();
+        let agent = book.registry.by_id("bot");
+        let judged = cache.judge(&book, &Facts::of(&first, agent, &book));
+        assert!(Arc::ptr_eq(&judged, &cache.judge(&book, &Facts::of(&other, agent, &book))), "no policy reads the id");
+        other.verb = Verb::Write;
+        assert!(!Arc::ptr_eq(&judged, &cache.judge(&book, &Facts::of(&other, agent, &book))));
+    }
+
+    #[test]
+    fn what_no_policy_reads_is_left_empty() {
+        let condition = "forbid (principal, action, resource) when { context.exposes && resource.type == \"x\" };";
+        let book = with(&format!("@id(\"x\") {condition}"));
+        let mut event = event(1, "s3:GetObject", "2026-03-02T09:00:00Z");
+        event.resource.kind = "x".to_owned();
+        event.resource.id = "y".to_owned();
+        event.resource.exposes = true;
         let facts = Facts::of(&event, book.registry.by_id("bot"), &book);
-        let other = Facts { agent: "other", resource_id: "other", ..facts };
-        assert!(Arc::ptr_eq(&cache.judge(&book, &facts), &cache.judge(&book, &other)), "no policy reads the ids");
-        let read = Facts { verb: Verb::Write, ..facts };
-        assert!(!Arc::ptr_eq(&cache.judge(&book, &facts), &cache.judge(&book, &read)));
+        // The class is read by the permit of the tests' own rulebook.
+        let texts: Vec<&str> = facts.texts.into_iter().filter(|text| !text.is_empty()).collect();
+        assert_eq!(texts, ["operator", "x"]);
+        assert_eq!(facts.truths.iter().filter(|truth| **truth).count(), 1, "{facts:?}");
+        assert_eq!((facts.agent, facts.resource_id), ("", ""));
     }
 }

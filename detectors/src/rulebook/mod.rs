@@ -27,6 +27,7 @@ pub use policy::{Judgement, PolicyRef, Violation};
 pub use registry::{Agent, Class, Registry, Window};
 pub use vocabulary::Vocabulary;
 
+use crate::detector::Detector;
 use policy::Policies;
 
 /// One file of a rulebook. Its logical name says what it is; its path is only for messages.
@@ -168,19 +169,16 @@ impl Rulebook {
         judgement
     }
 
-    /// The facts without what no policy reads.
-    pub(crate) fn relevant<'e>(&self, facts: &Facts<'e>) -> Facts<'e> {
-        self.policies.relevant(facts)
+    /// What any policy reads.
+    fn reads(&self) -> &facts::Reads {
+        self.policies.reads()
     }
 
-    /// Whether a judgement also depends on the resource id, so that it must not be cached.
-    pub(crate) fn reads_resource_id(&self) -> bool {
-        self.policies.reads_resource_id()
-    }
-
-    /// Whether a judgement also depends on which agent it is.
-    pub(crate) fn reads_agent_id(&self) -> bool {
-        self.policies.reads_agent_id()
+    /// Gives a control a detector that is not in the table of [`crate::detector`], for programs with detectors of their
+    /// own. The hash says nothing of it. Returns whether there is such a control.
+    pub fn add_detector(&mut self, control: &str, detector: Box<dyn Detector>) -> bool {
+        let control = self.controls.get_mut(control);
+        control.map(|control| control.detectors.push((control.severity, detector))).is_some()
     }
 }
 

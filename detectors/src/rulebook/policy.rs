@@ -12,7 +12,7 @@ use cedar_policy::{
 };
 use miette::Diagnostic;
 
-use super::facts::{Facts, TEXTS, TRUTHS};
+use super::facts::{Facts, Reads, TEXTS, TRUTHS};
 use super::{RuleFile, RulebookError};
 use crate::deviation::Severity;
 use crate::event::Verb;
@@ -70,10 +70,7 @@ pub(super) struct Policies {
     authorizer: Authorizer,
     names: Names,
     warnings: Vec<String>,
-    reads_resource_id: bool,
-    reads_agent_id: bool,
-    /// Which of [`TEXTS`] any policy reads.
-    reads_texts: [bool; TEXTS.len()],
+    reads: Reads,
 }
 
 /// Cedar names parsed once.
@@ -120,9 +117,7 @@ impl Policies {
             authorizer: Authorizer::new(),
             names: Names::new()?,
             warnings: Vec::new(),
-            reads_resource_id: false,
-            reads_agent_id: false,
-            reads_texts: [false; TEXTS.len()],
+            reads: Reads::default(),
         };
         for file in files {
             policies.add_file(file, errors);
@@ -191,14 +186,15 @@ impl Policies {
     fn note_what_it_reads(&mut self, policy: &Policy, reference: &PolicyRef) {
         let literals = policy.entity_literals();
         let json = policy.to_json().unwrap_or_default();
-        for (name, read) in TEXTS.iter().zip(&mut self.reads_texts) {
+        let texts = TEXTS.iter().zip(&mut self.reads.texts);
+        for (name, read) in texts.chain(TRUTHS.iter().zip(&mut self.reads.truths)) {
             let (variable, attribute) = name.split_once('.').unwrap_or_default();
             *read |= reads(&json, variable, attribute) || reads_whole(&json, variable);
         }
-        self.reads_agent_id |=
+        self.reads.agent |=
             literals.iter().any(|uid| uid.type_name() == &self.names.agent) || reads(&json, "principal", "id");
         if literals.iter().any(|uid| uid.type_name() == &self.names.resource) || reads(&json, "resource", "id") {
-            self.reads_resource_id = true;
+            self.reads.resource_id = true;
             let PolicyRef { id, path, line, .. } = reference;
             self.warnings.push(format!("{path}:{line}: policy `{id}` reads the resource id: decisions are not cached"));
         }
@@ -322,29 +318,14 @@ impl Policies {
         &self.warnings
     }
 
-    pub(super) fn reads_resource_id(&self) -> bool {
-        self.reads_resource_id
-    }
-
-    pub(super) fn reads_agent_id(&self) -> bool {
-        self.reads_agent_id
+    pub(super) fn reads(&self) -> &Reads {
+        &self.reads
     }
 
     /// Whether policies read nothing that an agent can make up: no resource, and none of the texts that are its own word.
     pub(super) fn reads_bounded(&self) -> bool {
         let own_word = |name: &str| matches!(name, "resource.type" | "context.operation");
-        !self.reads_resource_id && !TEXTS.iter().zip(self.reads_texts).any(|(name, read)| read && own_word(name))
-    }
-
-    /// The facts without the texts that no policy reads: what decisions are cached by.
-    pub(super) fn relevant<'e>(&self, facts: &Facts<'e>) -> Facts<'e> {
-        let mut relevant = *facts;
-        for (text, read) in relevant.texts.iter_mut().zip(self.reads_texts) {
-            if !read {
-                *text = "";
-            }
-        }
-        relevant
+        !self.reads.resource_id && !TEXTS.iter().zip(self.reads.texts).any(|(name, read)| read && own_word(name))
     }
 }
 

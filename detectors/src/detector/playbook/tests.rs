@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::engine::{Engine, Input};
-use crate::event::{Event, Run};
+use crate::event::{Digest, Event, Run};
 use crate::testing::{at, book, control, event, in_run};
 
 const PLAYBOOK: &str = r#"
@@ -103,7 +103,7 @@ fn work_outside_declared_playbooks_is_none_of_this_detectors_business() {
             .into_iter()
             .enumerate()
     {
-        let event = Event { digest: format!("{number:032x}"), ..event };
+        let event = Event { digest: Digest(number as u128), ..event };
         assert_eq!(engine.step(&Input::Event(Box::new(event))).1, []);
     }
 }

@@ -147,8 +147,8 @@ fn a_schema_may_have_more_than_the_product_computes_asks_for() {
 /// Whether decisions depend on the agent, and on the resource, as far as the cache is concerned.
 fn reads(condition: &str) -> (bool, bool) {
     let book = with_policy(&format!("@id(\"x\")\nforbid (principal, action, resource) when {{ {condition} }};"));
-    assert_eq!(book.warnings().len(), usize::from(book.reads_resource_id()), "{condition}");
-    (book.reads_agent_id(), book.reads_resource_id())
+    assert_eq!(book.warnings().len(), usize::from(book.reads().resource_id), "{condition}");
+    (book.reads().agent, book.reads().resource_id)
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn what_a_policy_reads_is_found_wherever_it_stands() {
 #[test]
 fn a_policy_for_one_agent_is_a_policy_for_one_agent() {
     let book = with_policy("@id(\"x\")\nforbid (principal == Agent::\"bot\", action, resource);");
-    assert!(book.reads_agent_id());
+    assert!(book.reads().agent);
     let other = Event { agent: AgentRef::Registered("other".to_owned()), ..event(1, "s3:GetObject", TIME) };
     assert_eq!(ids(&judge(&book, &event(1, "s3:GetObject", TIME))), ["extra/x"]);
     assert!(!ids(&judge(&book, &other)).contains(&"extra/x"));

@@ -1,0 +1,243 @@
+//! What is remembered of one agent.
+
+use std::collections::VecDeque;
+
+use compact_str::CompactString;
+
+use super::{Dimension, RATES, Rate, WINDOW};
+use crate::event::Millis;
+use crate::stats::WindowCounts;
+
+/// Most distinct values kept per agent and dimension; further ones count as never seen.
+const MOST_VALUES: usize = 512;
+/// Most playbook runs of an agent that are followed at once; the oldest makes room.
+const MOST_RUNS: usize = 32;
+/// Most content digests an agent keeps to tell repeats.
+const MOST_RECENT: usize = 1_024;
+/// History from which a baseline counts (CSA ATF 0.9.1, B-3).
+const ENOUGH_EVENTS: u64 = 1_000;
+const ENOUGH_TIME: Millis = 7 * 24 * 3_600_000;
+/// Active hours below which no span of time is a history.
+const LEAST_HOURS: u32 = 7;
+
+/// How often a value came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cell {
+    /// Learned observations.
+    pub count: u32,
+    /// Observations that deviated, and so were reported and not learned.
+    pub withheld: u32,
+}
+
+/// A dimension and a value's code in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key(u32);
+
+impl Key {
+    const CODE_BITS: u32 = 27;
+    /// More codes than this there are not.
+    pub(super) const CODES: u32 = 1 << Self::CODE_BITS;
+
+    pub(super) fn new(dimension: Dimension, code: u32) -> Self {
+        Self((dimension as u32) << Self::CODE_BITS | code)
+    }
+
+    pub(super) fn dimension(self) -> u32 {
+        self.0 >> Self::CODE_BITS
+    }
+
+    pub(super) fn code(self) -> u32 {
+        self.0 & (Self::CODES - 1)
+    }
+
+    pub(super) fn word(self) -> u32 {
+        self.0
+    }
+}
+
+/// One rate of one agent: the open window and those before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RateHistory {
+    /// Count in the open window.
+    pub open: u32,
+    /// Whether the open window was reported as a burst; it will not be learned.
+    pub reported: bool,
+    /// Closed windows.
+    pub closed: WindowCounts,
+}
+
+/// A playbook run that is under way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunState {
+    /// Playbook id.
+    pub playbook: String,
+    /// Run id.
+    pub run: String,
+    /// Index of the step that the run stands at.
+    pub step: u32,
+    /// How often that step came.
+    pub repeats: u32,
+    /// Time of the last action.
+    pub last: Millis,
+    /// Id of the event that was the last action.
+    pub last_event: String,
+}
+
+/// What is remembered of one agent. Everything counted lies in one block of memory: a million agents are mostly cache
+/// misses.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Profile {
+    /// The agent.
+    pub(super) agent: CompactString,
+    /// Time of the first event.
+    pub first_seen: Millis,
+    /// Time of the latest event.
+    pub last_seen: Millis,
+    /// Time of the latest event that was learned from.
+    pub learned_until: Millis,
+    /// Events learned from.
+    pub learned: u64,
+    /// Events seen.
+    pub seen: u64,
+    /// The hour (since the epoch) that was counted last.
+    pub last_hour: i64,
+    /// The hour (since the epoch) that was reported last.
+    pub reported_hour: i64,
+    /// Index of the open window.
+    pub window: i64,
+    /// The rates, in the order of [`RATES`].
+    pub rates: [RateHistory; RATES.len()],
+    /// Playbook runs under way, oldest first.
+    pub runs: Vec<RunState>,
+    /// Decayed evidence against the agent, as of `evidence_at`.
+    pub evidence: f64,
+    /// When the evidence was last decayed.
+    pub evidence_at: Millis,
+    /// Digests of the latest events, to tell repeats.
+    pub(super) recent: VecDeque<u128>,
+    /// Counts by dimension and value code, sorted.
+    pub(super) cells: Vec<(Key, Cell)>,
+}
+
+impl Profile {
+    pub(super) fn starting(agent: &str, at: Millis) -> Self {
+        Self {
+            agent: agent.into(),
+            first_seen: at,
+            last_seen: at,
+            learned_until: at,
+            window: at.div_euclid(WINDOW),
+            last_hour: i64::MIN,
+            reported_hour: i64::MIN,
+            ..Self::default()
+        }
+    }
+
+    /// Whether an event with this content is new; remembers it.
+    pub(super) fn is_new(&mut self, digest: u128) -> bool {
+        let (front, back) = self.recent.as_slices();
+        if holds(front, digest) || holds(back, digest) {
+            return false;
+        }
+        if self.recent.len() >= MOST_RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(digest);
+        true
+    }
+
+    /// Time moves on: windows that are over close.
+    pub(super) fn advance(&mut self, at: Millis) {
+        self.seen += 1;
+        self.last_seen = self.last_seen.max(at);
+        let window = at.div_euclid(WINDOW);
+        if window <= self.window {
+            return;
+        }
+        self.window = window;
+        for history in &mut self.rates {
+            if !history.reported {
+                history.closed.add(history.open);
+            }
+            history.open = 0;
+            history.reported = false;
+        }
+    }
+
+    /// What is counted of a value.
+    pub(super) fn cell(&self, dimension: Dimension, code: u32) -> Cell {
+        let at = self.cells.binary_search_by_key(&Key::new(dimension, code), |(key, _)| *key);
+        at.ok().and_then(|at| self.cells.get(at)).map_or_else(Cell::default, |(_, cell)| *cell)
+    }
+
+    /// The cell of a value, made where it is missing; `None` beyond the bound.
+    pub(super) fn cell_mut(&mut self, dimension: Dimension, code: u32) -> Option<&mut Cell> {
+        let key = Key::new(dimension, code);
+        let at = match self.cells.binary_search_by_key(&key, |(key, _)| *key) {
+            Ok(at) => at,
+            Err(_) if !self.has_room(dimension) => return None,
+            Err(at) => {
+                self.cells.insert(at, (key, Cell::default()));
+                at
+            }
+        };
+        self.cells.get_mut(at).map(|(_, cell)| cell)
+    }
+
+    /// Whether a further value of a dimension can be kept.
+    pub(super) fn has_room(&self, dimension: Dimension) -> bool {
+        self.of(dimension).count() < MOST_VALUES
+    }
+
+    /// Codes and cells of a dimension.
+    pub(super) fn of(&self, dimension: Dimension) -> impl Iterator<Item = (u32, Cell)> {
+        let start = self.cells.partition_point(|(key, _)| *key < Key::new(dimension, 0));
+        let tail = self.cells.get(start..).unwrap_or_default();
+        let of_dimension = move |(key, _): &&(Key, Cell)| key.dimension() == dimension as u32;
+        tail.iter().take_while(of_dimension).map(|(key, cell)| (key.code(), *cell))
+    }
+
+    /// Active hours, by hour of week (0 is Monday 00:00 UTC).
+    pub fn hours(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.of(Dimension::Hour).map(|(hour, cell)| (hour, cell.count))
+    }
+
+    /// Whether there is enough history to rely on.
+    pub fn is_active(&self) -> bool {
+        let hours: u32 = self.hours().map(|(_, count)| count).sum();
+        let long = self.learned_until.saturating_sub(self.first_seen) >= ENOUGH_TIME;
+        self.learned >= ENOUGH_EVENTS || (long && hours >= LEAST_HOURS)
+    }
+
+    /// Whether this hour, or one beside it, was the last to be reported: work at an hour's edge is one finding.
+    pub fn hour_is_reported(&self, hour: i64) -> bool {
+        self.reported_hour.saturating_sub(hour).unsigned_abs() <= 1
+    }
+
+    /// The state of a run.
+    pub fn run(&self, playbook: &str, run: &str) -> Option<&RunState> {
+        self.runs.iter().find(|state| state.playbook == playbook && state.run == run)
+    }
+
+    /// Puts a playbook run into its next state. Returns the run that had to make room for a new one.
+    pub(super) fn follow(&mut self, state: RunState) -> Option<RunState> {
+        self.runs.retain(|run| run.playbook != state.playbook || run.run != state.run);
+        let oldest = (self.runs.len() >= MOST_RUNS).then(|| self.runs.remove(0));
+        self.runs.push(state);
+        oldest
+    }
+
+    /// One rate.
+    pub fn rate(&self, rate: Rate) -> RateHistory {
+        RATES.iter().zip(self.rates).find(|(r, _)| **r == rate).map(|(_, history)| history).unwrap_or_default()
+    }
+
+    pub(super) fn rate_mut(&mut self, rate: Rate) -> Option<&mut RateHistory> {
+        RATES.iter().zip(&mut self.rates).find(|(r, _)| **r == rate).map(|(_, history)| history)
+    }
+}
+
+/// Whether a digest is among others. Without an early end inside a block, so that a block is compared at once.
+fn holds(digests: &[u128], digest: u128) -> bool {
+    digests.chunks(64).any(|block| block.iter().fold(false, |found, other| found | (*other == digest)))
+}
