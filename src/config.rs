@@ -10,6 +10,8 @@ use serde::de::DeserializeOwned;
 use tautline_ingest::Format;
 use toml::de::{DeTable, ValueDeserializer};
 
+use crate::checkpoint::Location;
+
 /// The whole configuration. Unknown keys are errors.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Config {
@@ -18,6 +20,7 @@ pub(crate) struct Config {
     pub(crate) log: Log,
     pub(crate) outputs: Outputs,
     pub(crate) rulebook: RulebookPaths,
+    pub(crate) checkpoints: Checkpoints,
     pub(crate) http: Http,
     pub(crate) revocation: Revocation,
 }
@@ -135,6 +138,22 @@ impl Default for RulebookPaths {
     }
 }
 
+/// Where the memory of each partition is kept, and how often.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Checkpoints {
+    /// A directory, relative to the configuration file, or the URL of an object store.
+    pub(crate) url: Location,
+    /// How often each partition's memory is written, in seconds.
+    pub(crate) interval_seconds: u64,
+}
+
+impl Default for Checkpoints {
+    fn default() -> Self {
+        Self { url: Location::Directory(".state/checkpoints".into()), interval_seconds: 1 }
+    }
+}
+
 /// The local web server: `/metrics`, `/healthz`, `/readyz` and the live page.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -184,6 +203,9 @@ impl Config {
         ] {
             *path = base.join(&*path);
         }
+        if let Location::Directory(path) = &mut config.checkpoints.url {
+            *path = base.join(&*path);
+        }
         Ok(config)
     }
 
@@ -197,6 +219,7 @@ impl Config {
             log: section(&mut root, "log", &mut errors),
             outputs: section(&mut root, "outputs", &mut errors),
             rulebook: section(&mut root, "rulebook", &mut errors),
+            checkpoints: section(&mut root, "checkpoints", &mut errors),
             http: section(&mut root, "http", &mut errors),
             revocation: section(&mut root, "revocation", &mut errors),
         };
@@ -219,6 +242,9 @@ impl Config {
         }
         if self.kafka.batch_records == 0 || self.kafka.commit_interval_ms == 0 || self.log.tick_seconds == 0 {
             faults.push("`batch_records`, `commit_interval_ms` and `tick_seconds` must be at least 1");
+        }
+        if self.checkpoints.interval_seconds == 0 {
+            faults.push("`checkpoints.interval_seconds` must be at least 1");
         }
         if self.log.partitions < 1 {
             faults.push("`log.partitions` must be at least 1");

@@ -1,6 +1,6 @@
 //! What Tautline tells Prometheus about itself. Every label is bounded.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use prometheus::{
@@ -11,6 +11,8 @@ use tautline_detectors::deviation::{Deviation, LearningState};
 use tautline_detectors::engine::Verdict;
 use tautline_detectors::event::Source;
 use tautline_ingest::{Reason, Rejection};
+
+use crate::checkpoint::SkipReason;
 
 /// All metrics, and the registry that they are in.
 #[derive(Debug)]
@@ -25,6 +27,7 @@ pub(crate) struct Metrics {
     latency: Histogram,
     commit: Histogram,
     policy_errors: IntCounter,
+    pub(crate) checkpoints: CheckpointMetrics,
 }
 
 const OUTCOMES: [&str; 3] = ["accepted", "duplicate", "unregistered"];
@@ -68,6 +71,7 @@ impl Metrics {
                 "tautline_policy_errors_total",
                 "Policies that could not be evaluated; each is a deviation too.",
             )?,
+            checkpoints: CheckpointMetrics::new()?,
         };
         metrics.register()?;
         metrics.start_at_zero();
@@ -85,7 +89,7 @@ impl Metrics {
         registry.register(Box::new(self.latency.clone()))?;
         registry.register(Box::new(self.commit.clone()))?;
         registry.register(Box::new(self.policy_errors.clone()))?;
-        Ok(())
+        self.checkpoints.register(registry)
     }
 
     /// A counter that is born at one has no increase: all that can be foreseen start at zero.
@@ -100,6 +104,9 @@ impl Metrics {
         }
         for state in [LearningState::Learning, LearningState::Active] {
             self.agents.with_label_values(&[state.name()]);
+        }
+        for reason in SkipReason::ALL {
+            self.checkpoints.skipped.with_label_values(&[reason.name()]);
         }
     }
 
@@ -159,6 +166,79 @@ impl Metrics {
         let mut bytes = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut bytes)?;
         Ok(String::from_utf8(bytes)?)
+    }
+}
+
+/// What is told about checkpoints.
+#[derive(Debug)]
+pub(crate) struct CheckpointMetrics {
+    timestamp: IntGaugeVec,
+    failures: IntCounter,
+    skipped: IntCounterVec,
+    bytes: IntCounter,
+    seconds: Histogram,
+}
+
+impl CheckpointMetrics {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            timestamp: IntGaugeVec::new(
+                Opts::new(
+                    "tautline_checkpoint_timestamp_seconds",
+                    "When the memory was as in the latest durable checkpoint, since 1970, by partition.",
+                ),
+                &["partition"],
+            )?,
+            failures: IntCounter::new(
+                "tautline_checkpoint_failures_total",
+                "Checkpoints that could not be written, or old ones that could not be deleted.",
+            )?,
+            skipped: IntCounterVec::new(
+                Opts::new("tautline_checkpoints_skipped_total", "Checkpoints that could not be restored, by reason."),
+                &["reason"],
+            )?,
+            bytes: IntCounter::new("tautline_checkpoint_bytes_total", "Bytes written to checkpoints.")?,
+            seconds: histogram(
+                "tautline_checkpoint_seconds",
+                "Time that it took to write a checkpoint.",
+                prometheus::exponential_buckets(0.001, 2.0, 16)?,
+            )?,
+        })
+    }
+
+    fn register(&self, registry: &Registry) -> Result<()> {
+        registry.register(Box::new(self.timestamp.clone()))?;
+        registry.register(Box::new(self.failures.clone()))?;
+        registry.register(Box::new(self.skipped.clone()))?;
+        registry.register(Box::new(self.bytes.clone()))?;
+        registry.register(Box::new(self.seconds.clone()))?;
+        Ok(())
+    }
+
+    /// A checkpoint of so many bytes was written.
+    pub(crate) fn written(&self, bytes: u64, duration: Duration) {
+        self.bytes.inc_by(bytes);
+        self.seconds.observe(duration.as_secs_f64());
+    }
+
+    /// The latest checkpoint of a partition holds its memory as it was at `taken`.
+    pub(crate) fn current(&self, partition: i32, taken: SystemTime) {
+        let since = taken.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.timestamp.with_label_values(&[partition.to_string()]).set(since.as_secs().cast_signed());
+    }
+
+    /// A partition is no longer ours.
+    pub(crate) fn forget(&self, partition: i32) {
+        // One without a checkpoint has nothing to remove.
+        let _ = self.timestamp.remove_label_values(&[partition.to_string()]);
+    }
+
+    pub(crate) fn failed(&self) {
+        self.failures.inc();
+    }
+
+    pub(crate) fn skipped(&self, reason: SkipReason) {
+        self.skipped.with_label_values(&[reason.name()]).inc();
     }
 }
 

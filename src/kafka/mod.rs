@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tautline_detectors::rulebook::Rulebook;
 
+use crate::checkpoint::Checkpoints;
 use crate::cli;
 use crate::config::Config;
 use crate::http;
@@ -34,6 +35,8 @@ struct Shared {
     config: Config,
     book: Arc<Rulebook>,
     status: Arc<Status>,
+    #[expect(dead_code, reason = "the engine's stage does not save and load yet")]
+    checkpoints: Checkpoints,
     stop: AtomicBool,
     runtime: tokio::runtime::Handle,
 }
@@ -52,12 +55,13 @@ pub(crate) fn run(config: Config) -> Result<()> {
     tracing::info!(rulebook = book.hash(), controls = book.controls().count(), "rules are in force");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let status = Arc::new(Status::new()?);
+    let checkpoints = Checkpoints::open(&config.checkpoints, Arc::clone(&status))?;
     let listener = runtime.block_on(http::bind(config.http.listen))?;
     tracing::info!("metrics, health and live page at http://{}/", listener.local_addr()?);
     runtime.spawn(http::serve(listener, Arc::clone(&status), std::future::pending()));
 
-    let shared =
-        Arc::new(Shared { config, book, status, stop: AtomicBool::new(false), runtime: runtime.handle().clone() });
+    let (stop, handle) = (AtomicBool::new(false), runtime.handle().clone());
+    let shared = Arc::new(Shared { config, book, status, checkpoints, stop, runtime: handle });
     let mut stages = vec![spawn("engine", &shared, engine::EngineStage::open)?];
     if !shared.config.log.direct {
         stages.push(spawn("hop", &shared, |shared| Ok(hop::Hop::new(shared)))?);

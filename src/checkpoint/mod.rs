@@ -1,0 +1,187 @@
+//! Checkpoints: the memory of a partition, kept outside of the process, so that a restart replays little of the log.
+//!
+//! A checkpoint is a set of *pieces* of the memory and one *manifest*, written last, that names them all with their
+//! lengths and checksums. Object names are never used twice, so that two processes which both believe to own a partition
+//! cannot harm each other's checkpoints. One thread writes; whoever hands over a checkpoint never waits for it.
+//!
+//! ```text
+//! <store>/<group>/<topic>/<partition>/manifest-<offset>-<writer>-<sequence>.json
+//!                                     piece-<number>-<version>-<writer>-<sequence>.arrows
+//! ```
+
+mod load;
+mod manifest;
+mod piece;
+mod store;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use manifest::SkipReason;
+pub(crate) use store::Location;
+
+use crate::config;
+use crate::status::Status;
+use store::Store;
+use writer::{Job, Save, Writer};
+
+/// Whose memory it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Place {
+    /// The consumer group.
+    pub(crate) group: String,
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.group, self.topic, self.partition)
+    }
+}
+
+/// What a shard has to know beside its pieces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Head {
+    /// Next offset to read: everything below is in the memory.
+    pub(crate) offset: i64,
+    /// Hash of the rulebook that the partition began with.
+    pub(crate) first_book: String,
+    /// Hash of the rulebook in force.
+    pub(crate) book: String,
+    /// Time of the latest event, in milliseconds since 1970.
+    pub(crate) latest: i64,
+    /// Number of the latest record of our own that came back.
+    pub(crate) opened: u64,
+    /// Number of the latest record of our own that was sent.
+    pub(crate) sealed: u64,
+}
+
+/// Lays out a piece as tables; called by the writer's thread, and only if the piece has to be written.
+pub(crate) type Tables = Box<dyn FnOnce() -> Result<Vec<RecordBatch>, ArrowError> + Send>;
+
+/// One part of the memory.
+pub(crate) struct Piece {
+    /// Which part it is; the same in every checkpoint.
+    pub(crate) number: usize,
+    /// Another one whenever the part has changed.
+    pub(crate) version: u64,
+    pub(crate) tables: Tables,
+}
+
+/// The store of checkpoints, and the thread that writes to it.
+#[derive(Debug)]
+pub(crate) struct Checkpoints {
+    store: Arc<Store>,
+    status: Arc<Status>,
+    jobs: Sender<Job>,
+    busy: Arc<Busy>,
+}
+
+impl Checkpoints {
+    /// Opens the store; a local directory is created. A cloud's store is not asked for anything yet.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be created, or the environment lacks what the cloud's store needs.
+    pub(crate) fn open(config: &config::Checkpoints, status: Arc<Status>) -> Result<Self> {
+        let store = Arc::new(Store::open(&config.url).context("checkpoints cannot be kept: see `checkpoints.url`")?);
+        let (jobs, received) = channel();
+        let writer = Writer::new(Arc::clone(&store), Arc::clone(&status));
+        let thread = std::thread::Builder::new().name("checkpoint".to_owned());
+        thread.spawn(move || writer.run(received)).context("cannot start a thread")?;
+        Ok(Self { store, status, jobs, busy: Arc::default() })
+    }
+
+    /// Hands a checkpoint over to the writer and returns at once; `false` where the one before is still being written,
+    /// so that the caller comes again later with a newer one.
+    ///
+    /// A piece of the same number and version as in the last checkpoint since the partition was loaded is not written
+    /// again. What fails is logged and counted, and never reaches the caller.
+    pub(crate) fn save(&self, place: &Place, head: Head, pieces: Vec<Piece>) -> bool {
+        let Some(turn) = Busy::take(&self.busy, place) else { return false };
+        let taken = SystemTime::now();
+        // The writer ends before its sender only if it panicked, which the failures tell.
+        let handed = self.jobs.send(Job::Save(Save { turn, head, pieces, taken })).is_ok();
+        if !handed {
+            self.status.metrics.checkpoints.failed();
+        }
+        handed
+    }
+
+    /// The partition is no longer ours: nothing that was written is built upon any more.
+    pub(crate) fn forget(&self, place: &Place) {
+        // A writer that has ended has nothing to forget.
+        let _ = self.jobs.send(Job::Forget(place.clone()));
+    }
+
+    /// Waits until everything handed over is written or has failed, at most for `patience`; whether it is.
+    pub(crate) fn finish(&self, patience: Duration) -> bool {
+        self.busy.wait(patience)
+    }
+
+    /// Restores the newest valid checkpoint that goes no further than `at_most`, and forgets what was written before.
+    ///
+    /// Newer ones are passed over: they hold records whose outputs were never committed. Each attempt begins with
+    /// `start`, and `add` takes the pieces in the order in which they were saved, one in memory at a time; where either
+    /// refuses, as where anything is damaged or missing, the next older checkpoint is tried. Each one that is skipped is
+    /// logged and counted. `None` where there is no valid one.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read, also after a few tries within about ten seconds.
+    pub(crate) fn load<S>(
+        &self,
+        place: &Place,
+        at_most: i64,
+        start: impl FnMut(&Head) -> Result<S, String>,
+        add: impl FnMut(&mut S, &[RecordBatch]) -> Result<(), String>,
+    ) -> Result<Option<(Head, S)>> {
+        self.forget(place);
+        load::newest(&self.store, &self.status.metrics, place, at_most, start, add)
+    }
+}
+
+/// The places whose checkpoints are being written.
+#[derive(Debug, Default)]
+struct Busy {
+    places: Mutex<BTreeSet<Place>>,
+    freed: Condvar,
+}
+
+/// A place's turn at the writer; the next one may come when it is dropped.
+struct Turn {
+    place: Place,
+    busy: Arc<Busy>,
+}
+
+impl Busy {
+    fn take(busy: &Arc<Self>, place: &Place) -> Option<Turn> {
+        let mut places = busy.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.insert(place.clone()).then(|| Turn { place: place.clone(), busy: Arc::clone(busy) })
+    }
+
+    fn wait(&self, patience: Duration) -> bool {
+        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.freed.wait_timeout_while(places, patience, |places| !places.is_empty());
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.busy.places.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.place);
+        self.busy.freed.notify_all();
+    }
+}

@@ -1,0 +1,27 @@
+//! A piece as bytes: its tables one after the other, each an Arrow IPC stream of its own.
+
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+
+pub(super) fn encode(tables: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
+    let mut bytes = Vec::new();
+    for table in tables {
+        let mut stream = StreamWriter::try_new(&mut bytes, table.schema_ref())?;
+        stream.write(table)?;
+        stream.finish()?;
+    }
+    Ok(bytes)
+}
+
+pub(super) fn decode(mut bytes: &[u8]) -> Result<Vec<RecordBatch>, ArrowError> {
+    let mut tables = Vec::new();
+    while !bytes.is_empty() {
+        // A stream says where it ends, and no more is read: the next one begins there.
+        for table in StreamReader::try_new(&mut bytes, None)? {
+            tables.push(table?);
+        }
+    }
+    Ok(tables)
+}

@@ -1,0 +1,265 @@
+//! Writing checkpoints, and deleting old ones.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use object_store::path::Path;
+
+use super::manifest::{self, Manifest, SkipReason, Stored, checksum};
+use super::store::{Object, Store};
+use super::{Head, Piece, Place, Turn, piece};
+use crate::status::Status;
+
+/// Checkpoints that are kept of each place.
+const KEPT: usize = 3;
+/// How long what another process left lying about is left to it, in seconds: what it has just written may be of a
+/// checkpoint that has no manifest yet.
+const GRACE: i64 = 3_600;
+/// How often a failure that lasts is logged.
+const REMINDER: Duration = Duration::from_secs(30);
+
+/// What the writer is told.
+pub(super) enum Job {
+    Save(Save),
+    Forget(Place),
+}
+
+/// A checkpoint to write.
+pub(super) struct Save {
+    pub(super) turn: Turn,
+    pub(super) head: Head,
+    pub(super) pieces: Vec<Piece>,
+    /// When it was handed over.
+    pub(super) taken: SystemTime,
+}
+
+/// The thread's state.
+pub(super) struct Writer {
+    store: Arc<Store>,
+    status: Arc<Status>,
+    /// Part of the name of every object of this writer, and of nobody else's.
+    id: String,
+    /// How many objects were named.
+    named: u64,
+    known: BTreeMap<Place, Known>,
+}
+
+/// What the writer knows of a place.
+#[derive(Default)]
+struct Known {
+    /// The last checkpoint, if all of it is there.
+    last: Option<Manifest>,
+    /// When the failure that lasts was logged.
+    complained: Option<Instant>,
+}
+
+/// A checkpoint under way.
+struct Draft {
+    directory: Path,
+    /// The names of its new objects, in the order in which they were written.
+    objects: Vec<String>,
+    /// The length of all of them.
+    bytes: u64,
+}
+
+impl Writer {
+    pub(super) fn new(store: Arc<Store>, status: Arc<Status>) -> Self {
+        // The standard library's hash keys are random numbers of the operating system.
+        let id = format!("{:016x}", RandomState::new().hash_one(SystemTime::now()));
+        Self { store, status, id, named: 0, known: BTreeMap::new() }
+    }
+
+    /// Works until nobody is left who could hand over anything.
+    pub(super) fn run(mut self, jobs: Receiver<Job>) {
+        for job in jobs {
+            match job {
+                Job::Save(save) => self.save(save),
+                Job::Forget(place) => {
+                    self.known.remove(&place);
+                    self.status.metrics.checkpoints.forget(place.partition);
+                }
+            }
+        }
+    }
+
+    fn save(&mut self, save: Save) {
+        let Save { turn, head, pieces, taken } = save;
+        let place = &turn.place;
+        let mut known = self.known.remove(place).unwrap_or_default();
+        let current = known.holds(&head, &pieces);
+        let saved = if current { Ok(()) } else { self.renew(&mut known, place, head, pieces, taken) };
+        let metrics = &self.status.metrics.checkpoints;
+        if current {
+            metrics.current(place.partition, taken);
+        }
+        if saved.is_err() {
+            metrics.failed();
+        }
+        known.report(place, saved);
+        self.known.insert(place.clone(), known);
+    }
+
+    /// Writes a checkpoint and deletes what it makes superfluous.
+    fn renew(
+        &mut self,
+        known: &mut Known,
+        place: &Place,
+        head: Head,
+        pieces: Vec<Piece>,
+        taken: SystemTime,
+    ) -> Result<()> {
+        let started = Instant::now();
+        let mut draft = Draft { directory: self.store.directory(place), objects: Vec::new(), bytes: 0 };
+        let written = self.write(&mut draft, known.last.as_ref(), place, head, pieces);
+        let (name, manifest) = written.inspect_err(|_| self.undo(&draft))?;
+        self.status.metrics.checkpoints.written(draft.bytes, started.elapsed());
+        self.status.metrics.checkpoints.current(place.partition, taken);
+        let last = known.last.insert(manifest);
+        let objects = self.store.list(&draft.directory)?;
+        let there: BTreeSet<&str> = objects.iter().map(|object| object.name.as_str()).collect();
+        if let Some(lost) = last.pieces.iter().find(|piece| !there.contains(piece.object.as_str())) {
+            let lost = lost.object.clone();
+            known.last = None;
+            bail!("`{lost}` has vanished from the store, all pieces will be written anew");
+        }
+        let kept = self.delete_manifests(&draft.directory, &objects, &name, last.head.offset)?;
+        self.delete_pieces(&draft.directory, &objects, &kept, last)
+    }
+
+    /// Writes what is new of a checkpoint, and last its manifest; gives it with its name.
+    fn write(
+        &mut self,
+        draft: &mut Draft,
+        last: Option<&Manifest>,
+        place: &Place,
+        head: Head,
+        pieces: Vec<Piece>,
+    ) -> Result<(String, Manifest)> {
+        let pieces_of_last = last.iter().flat_map(|last| &last.pieces);
+        let last: HashMap<(usize, u64), &Stored> =
+            pieces_of_last.map(|stored| ((stored.number, stored.version), stored)).collect();
+        let mut stored = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            stored.push(match last.get(&(piece.number, piece.version)) {
+                Some(unchanged) => (*unchanged).clone(),
+                None => self.write_piece(draft, piece)?,
+            });
+        }
+        let engine = env!("CARGO_PKG_VERSION").to_owned();
+        let manifest = Manifest { engine, place: place.clone(), head, pieces: stored };
+        let name = manifest::name(manifest.head.offset, &self.unique());
+        draft.put(&self.store, &name, manifest.to_bytes()?)?;
+        self.store.sync(&draft.directory)?;
+        Ok((name, manifest))
+    }
+
+    fn write_piece(&mut self, draft: &mut Draft, piece: Piece) -> Result<Stored> {
+        let Piece { number, version, tables } = piece;
+        let bytes = tables().and_then(|tables| piece::encode(&tables));
+        let bytes = bytes.with_context(|| format!("cannot lay out piece {number}"))?;
+        let object = format!("piece-{number}-{version}-{}.arrows", self.unique());
+        let (length, sha256) = (bytes.len() as u64, checksum(&bytes));
+        draft.put(&self.store, &object, bytes)?;
+        Ok(Stored { number, version, object, bytes: length, sha256 })
+    }
+
+    /// What no other object of any writer has in its name.
+    fn unique(&mut self) -> String {
+        self.named += 1;
+        format!("{}-{:08}", self.id, self.named)
+    }
+
+    /// Deletes what was written of a checkpoint that failed, the manifest first.
+    fn undo(&self, draft: &Draft) {
+        let paths = draft.objects.iter().rev().map(|name| draft.directory.clone().join(name.as_str()));
+        // What cannot be deleted now is left to the next clean-up.
+        let _ = paths.into_iter().try_for_each(|path| self.store.delete(&path));
+    }
+
+    /// Deletes all but the newest manifests, and gives the names of those that stay.
+    ///
+    /// What goes further than our own, which ends at `offset`, is another owner's and none of our business, unless it
+    /// was left alone for long.
+    fn delete_manifests<'o>(
+        &self,
+        directory: &Path,
+        objects: &'o [Object],
+        own: &str,
+        offset: i64,
+    ) -> Result<Vec<&'o str>> {
+        let mut manifests: Vec<(i64, &Object)> =
+            objects.iter().filter_map(|object| Some((manifest::offset(&object.name)?, object))).collect();
+        manifests.sort_by_key(|(offset, object)| Reverse((*offset, object.name == own, &object.name)));
+        let (further, ours): (Vec<_>, Vec<_>) = manifests.into_iter().partition(|(at, _)| *at > offset);
+        let (old, foreign): (Vec<_>, Vec<_>) = further.into_iter().partition(|(_, object)| is_old(object, objects));
+        for (_, object) in ours.iter().skip(KEPT).chain(&old) {
+            self.store.delete(&directory.clone().join(object.name.as_str()))?;
+        }
+        Ok(ours.iter().take(KEPT).chain(&foreign).map(|(_, object)| object.name.as_str()).collect())
+    }
+
+    /// Deletes the pieces that no manifest names which stays; those of others only when they are old.
+    fn delete_pieces(&self, directory: &Path, objects: &[Object], kept: &[&str], last: &Manifest) -> Result<()> {
+        let mut named: BTreeSet<String> = last.pieces.iter().map(|piece| piece.object.clone()).collect();
+        let mut all_read = true;
+        for name in kept {
+            match Manifest::read(&self.store, directory, name, &last.place) {
+                Ok(manifest) => named.extend(manifest.pieces.into_iter().map(|piece| piece.object)),
+                Err(skip) => all_read &= skip.reason == SkipReason::Missing,
+            }
+        }
+        let is_waste = |object: &&Object| {
+            let name = &object.name;
+            let written = name.starts_with("piece-") || name.starts_with("manifest-") && name.ends_with(".part");
+            written && !named.contains(name) && (name.contains(&self.id) || all_read && is_old(object, objects))
+        };
+        let mut waste = objects.iter().filter(is_waste);
+        waste.try_for_each(|object| self.store.delete(&directory.clone().join(object.name.as_str())))
+    }
+}
+
+/// Whether an object was written long before the latest one; both by the store's clock.
+fn is_old(object: &Object, objects: &[Object]) -> bool {
+    objects.iter().any(|other| other.modified - object.modified > GRACE)
+}
+
+impl Known {
+    /// Whether the last checkpoint is this one.
+    fn holds(&self, head: &Head, pieces: &[Piece]) -> bool {
+        self.last.as_ref().is_some_and(|last| {
+            let same =
+                |(stored, piece): (&Stored, &Piece)| (stored.number, stored.version) == (piece.number, piece.version);
+            last.head == *head && last.pieces.len() == pieces.len() && last.pieces.iter().zip(pieces).all(same)
+        })
+    }
+
+    /// Logs failures when they begin, now and then while they last, and when they end.
+    fn report(&mut self, place: &Place, saved: Result<()>) {
+        match saved {
+            Ok(()) => {
+                if self.complained.take().is_some() {
+                    tracing::info!(%place, "checkpoints are written again");
+                }
+            }
+            Err(error) if self.complained.is_none_or(|at| at.elapsed() >= REMINDER) => {
+                self.complained = Some(Instant::now());
+                tracing::error!(%place, "no checkpoint, a restart will replay more of the log: {error:#}");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+impl Draft {
+    fn put(&mut self, store: &Store, name: &str, bytes: Vec<u8>) -> Result<()> {
+        // Noted before, for also what fails may leave something behind.
+        self.objects.push(name.to_owned());
+        self.bytes += bytes.len() as u64;
+        store.put(&self.directory.clone().join(name), bytes)
+    }
+}
