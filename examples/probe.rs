@@ -19,17 +19,6 @@ fn main() {
     let policy: work::Policy = serde_json::from_str(&std::fs::read_to_string(&a[2]).unwrap()).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     let n = lines.len() as f64;
-    let t = Instant::now();
-    let mut k = 0;
-    for l in &lines { let f: work_event::Fields = serde_json::from_str(l).unwrap(); k += std::hint::black_box(&f) as *const _ as usize & 1; }
-    println!("serde parse {:.3} us", t.elapsed().as_secs_f64() / n * 1e6);
-    let t = Instant::now();
-    for l in &lines { let f: work_event::Fields = sonic_rs::from_str(l).unwrap(); k += std::hint::black_box(&f) as *const _ as usize & 1; }
-    println!("sonic parse {:.3} us", t.elapsed().as_secs_f64() / n * 1e6);
-    let t = Instant::now();
-    let mut e = Event::default();
-    for l in &lines { let f: work_event::Fields = sonic_rs::from_str(l).unwrap(); f.fill(&policy.accounts, &mut e).unwrap(); std::hint::black_box(&e); }
-    println!("sonic parse+fill {:.3} us {k}", t.elapsed().as_secs_f64() / n * 1e6);
     let mut engines: Vec<Engine> = Vec::new();
     let accounts = policy.accounts.clone();
     let book = Arc::new(work::rulebook(policy.teams).unwrap());
@@ -39,7 +28,7 @@ fn main() {
     let mut input = Input::Event(Box::default());
     let mut alerts = 0; let mut out = String::new();
     for l in &lines {
-        let f: work_event::Fields = sonic_rs::from_str(l).unwrap();
+        let f: work_event::Fields = serde_json::from_str(l).unwrap();
         let Input::Event(e) = &mut input else { panic!() };
         f.fill(&accounts, e).unwrap();
         let shard = e.agent.registered().unwrap().as_bytes().iter().fold(0u32, |h, b| h.wrapping_mul(31).wrapping_add(*b as u32)) % 4;
