@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+#[cfg(feature = "cloud")]
+mod cloud;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -265,7 +268,8 @@ fn truncate(path: &Path) {
 
 #[test]
 fn a_damaged_checkpoint_makes_way_for_an_older_one() {
-    let cases: [(&str, fn(&Path)); 10] = [
+    type Damage = fn(&Path);
+    let cases: [(&str, Damage); 10] = [
         ("damaged", |root| truncate(&object(root, "piece-1-2-"))),
         ("damaged", |root| flip(&object(root, "piece-1-2-"))),
         ("damaged", |root| fs::write(object(root, "piece-1-2-"), "").unwrap()),
