@@ -424,6 +424,18 @@ fn what_others_wrote_is_left_to_them_for_a_while() {
 }
 
 #[test]
+fn what_was_just_written_is_kept_among_any_others() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir_all(directory(root.path())).unwrap();
+    let others = (0..3).map(|other| manifest::name(9, &format!("z{other}")));
+    others.for_each(|name| fs::write(directory(root.path()).join(name), "no manifest").unwrap());
+    let checkpoints = open(root.path());
+    save(&checkpoints, 9, pieces(&[(0, 1)]));
+    assert_eq!(objects(root.path(), "manifest-").len(), 3);
+    assert_eq!(load(&checkpoints, i64::MAX), Some((9, vec![(0, 1)])));
+}
+
+#[test]
 fn pieces_of_a_manifest_that_cannot_be_understood_are_kept() {
     let root = tempfile::tempdir().unwrap();
     let (newer, checkpoints) = (open(root.path()), open(root.path()));
