@@ -108,7 +108,9 @@ impl Checkpoints {
     /// so that the caller comes again later with a newer one.
     ///
     /// A piece of the same number and version as in the last checkpoint since the partition was loaded is not written
-    /// again. What fails is logged and counted, and never reaches the caller.
+    /// again, and nothing at all is written of a checkpoint like the last one: to be called also where nothing happens, so
+    /// that the timestamp that Prometheus sees stays current. What fails is logged and counted, and never reaches the
+    /// caller.
     pub(crate) fn save(&self, place: &Place, head: Head, pieces: Vec<Piece>) -> bool {
         let Some(turn) = Busy::take(&self.busy, place) else { return false };
         let taken = SystemTime::now();

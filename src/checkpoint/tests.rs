@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+#[cfg(feature = "cloud")]
+mod cloud;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -265,7 +268,8 @@ fn truncate(path: &Path) {
 
 #[test]
 fn a_damaged_checkpoint_makes_way_for_an_older_one() {
-    let cases: [(&str, fn(&Path)); 10] = [
+    type Damage = fn(&Path);
+    let cases: [(&str, Damage); 10] = [
         ("damaged", |root| truncate(&object(root, "piece-1-2-"))),
         ("damaged", |root| flip(&object(root, "piece-1-2-"))),
         ("damaged", |root| fs::write(object(root, "piece-1-2-"), "").unwrap()),
@@ -417,6 +421,18 @@ fn what_others_wrote_is_left_to_them_for_a_while() {
     assert_eq!(objects(root.path(), "README").len(), 1, "not ours at all");
     assert_eq!(load(&new, i64::MAX), Some((8, vec![(1, 1)])));
     assert_eq!(failures(&new), 0.0);
+}
+
+#[test]
+fn what_was_just_written_is_kept_among_any_others() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir_all(directory(root.path())).unwrap();
+    let others = (0..3).map(|other| manifest::name(9, &format!("z{other}")));
+    others.for_each(|name| fs::write(directory(root.path()).join(name), "no manifest").unwrap());
+    let checkpoints = open(root.path());
+    save(&checkpoints, 9, pieces(&[(0, 1)]));
+    assert_eq!(objects(root.path(), "manifest-").len(), 3);
+    assert_eq!(load(&checkpoints, i64::MAX), Some((9, vec![(0, 1)])));
 }
 
 #[test]

@@ -117,8 +117,6 @@ impl Writer {
         let mut draft = Draft { directory: self.store.directory(place), objects: Vec::new(), bytes: 0 };
         let written = self.write(&mut draft, known.last.as_ref(), place, head, pieces);
         let (name, manifest) = written.inspect_err(|_| self.undo(&draft))?;
-        self.status.metrics.checkpoints.written(draft.bytes, started.elapsed());
-        self.status.metrics.checkpoints.current(place.partition, taken);
         let last = known.last.insert(manifest);
         let objects = self.store.list(&draft.directory)?;
         let there: BTreeSet<&str> = objects.iter().map(|object| object.name.as_str()).collect();
@@ -127,6 +125,8 @@ impl Writer {
             known.last = None;
             bail!("`{lost}` has vanished from the store, all pieces will be written anew");
         }
+        self.status.metrics.checkpoints.written(draft.bytes, started.elapsed());
+        self.status.metrics.checkpoints.current(place.partition, taken);
         let kept = self.delete_manifests(&draft.directory, &objects, &name, last.head.offset)?;
         self.delete_pieces(&draft.directory, &objects, &kept, last)
     }
