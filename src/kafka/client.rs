@@ -29,7 +29,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const SEAL: &str = "tautline-seal";
 
 /// A topic and one of its partitions.
-pub(super) type Partition = (String, i32);
+pub type Partition = (String, i32);
 
 /// What the group coordinator decided.
 #[derive(Clone, Debug)]
@@ -44,11 +44,11 @@ pub(super) enum Change {
 
 /// What is committed of a partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Committed {
+pub struct Committed {
     /// Next offset to speak of; `None` where nothing was ever committed.
-    pub(super) offset: Option<i64>,
+    pub offset: Option<i64>,
     /// What the stage noted with the offset.
-    pub(super) note: String,
+    pub note: String,
 }
 
 /// Hears about assignments and statistics.
@@ -159,16 +159,19 @@ pub(super) fn consumer(
 
 /// One record to write.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Output {
-    pub(super) topic: String,
+pub struct Output {
+    /// The topic to write to.
+    pub topic: String,
     /// A partition, where the key does not decide.
-    pub(super) partition: Option<i32>,
-    pub(super) key: String,
-    pub(super) payload: Vec<u8>,
+    pub partition: Option<i32>,
+    /// Its key.
+    pub key: String,
+    /// Its value.
+    pub payload: Vec<u8>,
     /// Time of the record it came from, so that latency is measured from there.
-    pub(super) timestamp: i64,
+    pub timestamp: i64,
     /// Header of a record of our own in a log that others write too.
-    pub(super) seal: Option<String>,
+    pub seal: Option<String>,
 }
 
 /// A producer that writes in transactions.

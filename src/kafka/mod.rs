@@ -1,4 +1,4 @@
-//! `tautline run`: from Kafka to Kafka.
+//! From Kafka to Kafka: `tautline run`, and stages of one's own.
 //!
 //! Two stages, each a loop of its own over one consumer and one transactional producer. The *hop* is stateless: it
 //! decodes and resolves the sources' records and appends them to the log under their agents. The *engine* reads the log,
@@ -23,7 +23,9 @@ use crate::http;
 use crate::rules::RulebookStore;
 use crate::status::Status;
 
-use pump::Stage;
+pub use crate::config::Kafka;
+pub use client::{Committed, Output, Partition};
+pub use pump::{Record, Stage};
 
 /// How long a stage that failed waits at first, and at most, before it starts anew.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -42,6 +44,15 @@ impl Shared {
     fn stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
+}
+
+/// Runs a stage of one's own until `stop` is set, or until it fails; `name` ends its consumer group's name.
+///
+/// # Errors
+///
+/// Everything that the product would start the stage anew for: nothing was committed then since the last commit.
+pub fn run_stage(name: &'static str, stage: impl Stage, kafka: &Kafka, stop: &AtomicBool) -> Result<()> {
+    pump::run(name, stage, kafka, &Arc::new(Status::new()?), stop)
 }
 
 /// Runs until SIGTERM or Ctrl-C, then finishes the batch, commits, and leaves the group.
@@ -92,7 +103,9 @@ fn spawn<S: Stage>(
         while !shared.stopping() {
             shared.status.beat(name, false);
             let started = Instant::now();
-            match open(Arc::clone(&shared)).and_then(|stage| pump::run(name, stage, &shared)) {
+            match open(Arc::clone(&shared))
+                .and_then(|stage| pump::run(name, stage, &shared.config.kafka, &shared.status, &shared.stop))
+            {
                 Ok(()) => return,
                 Err(error) => tracing::error!(stage = name, wait = ?wait, "stage failed, will start anew: {error:#}"),
             }

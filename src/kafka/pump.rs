@@ -1,6 +1,8 @@
 //! The loop of a stage: read a batch, let the stage work on it, write and commit it in one transaction.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
@@ -11,8 +13,9 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::{Offset, Timestamp};
 use tautline_detectors::event::Millis;
 
-use super::Shared;
 use super::client::{Change, Committed, Group, Output, Partition, SEAL, Writer};
+use crate::config::Kafka;
+use crate::status::Status;
 
 /// Most bytes to write in one batch, about: one record may be a batch of thousands.
 const MOST_OUTPUT: usize = 64 * 1_024 * 1_024;
@@ -21,20 +24,24 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// One record, as a stage sees it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Record<'m> {
-    pub(super) topic: &'m str,
-    pub(super) partition: i32,
-    pub(super) offset: i64,
+pub struct Record<'m> {
+    /// The topic it is in.
+    pub topic: &'m str,
+    /// The topic's partition.
+    pub partition: i32,
+    /// Its place there.
+    pub offset: i64,
     /// When the broker or the producer says it was written; far in the future where neither does. Never our own clock: a
     /// rebuild must see what was seen before.
-    pub(super) timestamp: Millis,
-    pub(super) payload: &'m [u8],
+    pub timestamp: Millis,
+    /// Its value.
+    pub payload: &'m [u8],
     /// Header of a record of our own.
-    pub(super) seal: Option<&'m str>,
+    pub seal: Option<&'m str>,
 }
 
 /// What a stage does with records. An error drops everything since the last commit, and the stage with it.
-pub(super) trait Stage {
+pub trait Stage {
     /// Consumer group and, with the instance, the transactional id.
     fn group(&self) -> String;
 
@@ -69,19 +76,26 @@ pub(super) trait Stage {
 }
 
 /// Runs a stage until it is told to stop, or fails.
-pub(super) fn run<S: Stage>(name: &'static str, stage: S, shared: &Shared) -> Result<()> {
-    let kafka = &shared.config.kafka;
+pub(super) fn run<S: Stage>(
+    name: &'static str,
+    stage: S,
+    kafka: &Kafka,
+    status: &Arc<Status>,
+    stop: &AtomicBool,
+) -> Result<()> {
     let group = stage.group();
     let writer = Writer::open(kafka, &format!("{group}-{}", kafka.instance))?;
-    let consumer = super::client::consumer(kafka, &group, &stage.topics(), stage.rebuilds(), &shared.status)?;
-    let pump = Pump { name, stage, shared, writer, consumer, next: BTreeMap::new(), outputs: Vec::new() };
+    let consumer = super::client::consumer(kafka, &group, &stage.topics(), stage.rebuilds(), status)?;
+    let pump = Pump { name, stage, kafka, status, stop, writer, consumer, next: BTreeMap::new(), outputs: Vec::new() };
     pump.run()
 }
 
 struct Pump<'s, S> {
     name: &'static str,
     stage: S,
-    shared: &'s Shared,
+    kafka: &'s Kafka,
+    status: &'s Status,
+    stop: &'s AtomicBool,
     writer: Writer,
     consumer: BaseConsumer<Group>,
     /// Next offset of each partition that the open batch read.
@@ -91,17 +105,17 @@ struct Pump<'s, S> {
 
 impl<S: Stage> Pump<'_, S> {
     fn run(mut self) -> Result<()> {
-        while !self.shared.stopping() {
+        while !self.stop.load(Ordering::Relaxed) {
             self.gather()?;
             self.commit()?;
-            self.shared.status.beat(self.name, self.stage.ready());
+            self.status.beat(self.name, self.stage.ready());
         }
         Ok(())
     }
 
     /// Reads until the batch is full or its time is up.
     fn gather(&mut self) -> Result<()> {
-        let kafka = &self.shared.config.kafka;
+        let kafka = self.kafka;
         let start = Instant::now();
         let (mut records, mut written, mut counted) = (0, 0, 0);
         while records < kafka.batch_records && written < MOST_OUTPUT && start.elapsed() < kafka.commit_interval() {
@@ -149,7 +163,7 @@ impl<S: Stage> Pump<'_, S> {
         }
         let start = Instant::now();
         self.writer.commit(&self.outputs, &offsets, &self.consumer)?;
-        self.shared.status.metrics.commit(start.elapsed());
+        self.status.metrics.commit(start.elapsed());
         self.outputs.clear();
         self.stage.committed();
         Ok(())
