@@ -71,6 +71,14 @@ impl Stand {
         tautline
     }
 
+    /// Another process of the same group.
+    fn second(&self) -> Tautline {
+        let (port, config) = (free_port(), self.directory.path().join("second.toml"));
+        let text = fs::read_to_string(self.config()).unwrap().replace(&self.port.to_string(), &port.to_string());
+        fs::write(&config, text.replace("[kafka]\n", "[kafka]\ninstance = \"1\"\n")).unwrap();
+        Tautline::start(&config, port)
+    }
+
     fn alerts(&self) -> Vec<Value> {
         let alerts = read_committed(&self.topic("alerts"));
         alerts.iter().map(|alert| serde_json::from_slice(alert).unwrap()).collect()
@@ -200,6 +208,29 @@ fn a_process_killed_in_the_middle_loses_and_doubles_nothing() {
         revocations.iter().map(|set| text(&serde_json::from_slice::<Value>(set).unwrap()["jti"])).collect();
     assert!(!ids.is_empty());
     assert_eq!(ids.len(), ids.iter().collect::<std::collections::BTreeSet<_>>().len(), "a revocation was doubled");
+}
+
+#[test]
+fn a_process_that_joins_and_dies_takes_no_more_than_its_share_and_loses_nothing() {
+    let stand = Stand::new("join", "");
+    let events = fleet_work(60_000);
+    let expected = stand.replayed(&events);
+    let first = stand.ready();
+    send(&stand.topic("source"), &events[..20_000]);
+    wait_for("events to be judged", LONG, || first.metric("tautline_events_total", "") > 5_000.0);
+    let second = stand.second();
+    send(&stand.topic("source"), &events[20_000..40_000]);
+    wait_for("its share", LONG, || second.get("/readyz").is_some_and(|(status, _)| status == 200));
+    wait_for("events to be judged", LONG, || second.metric("tautline_events_total", "") > 0.0);
+    send(&stand.topic("source"), &events[40_000..]);
+    second.kill();
+    wait_for("all alerts", LONG, || stand.alerts().len() >= expected.len());
+    assert_eq!(first.terminate(), Some(0));
+
+    assert!(findings(&stand.alerts()) == expected, "the alerts differ from those of an undisturbed replay");
+    let log = stand.log();
+    assert!(!log.contains("stage failed"), "what stayed was disturbed");
+    assert_eq!(log.matches("partitions revoked").count(), 2, "each stage gives up a share, once");
 }
 
 fn text(value: &Value) -> String {

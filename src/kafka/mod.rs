@@ -4,6 +4,7 @@
 //! decodes and resolves the sources' records and appends them to the log under their agents. The *engine* reads the log,
 //! one shard a partition. Either commits its outputs and its offsets in one transaction, or neither.
 
+mod batch;
 mod client;
 mod engine;
 mod hop;
@@ -24,8 +25,9 @@ use crate::rules::RulebookStore;
 use crate::status::Status;
 
 pub use crate::config::Kafka;
-pub use client::{Committed, Output, Partition};
-pub use pump::{Record, Stage};
+pub use batch::{Batch, Batches, Message};
+pub use client::{Output, Partition};
+pub use pump::{Assigned, Record, Stage};
 
 /// How long a stage that failed waits at first, and at most, before it starts anew.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
