@@ -363,6 +363,45 @@ fn a_new_rulebook_switches_in_the_log_and_a_restart_judges_by_both() {
 }
 
 #[test]
+fn a_rulebook_is_read_again_on_demand_and_a_broken_one_changes_nothing() {
+    let stand = Stand::new("reload", "");
+    let write = |number| action("triage-bot", number, MONDAY, "aws_cli", "ecs:UpdateService", "write", "222222222222");
+    let classes = || {
+        let mut alerts = stand.alerts();
+        alerts.retain(|alert| alert["metadata"]["event_code"] == "agent-classes");
+        alerts
+    };
+    let tautline = stand.ready();
+    let control = stand.directory.path().join("rules/agent-classes/control.toml");
+    let text = fs::read_to_string(&control).unwrap();
+    let reload = |text: &str, result: &str| {
+        fs::write(&control, text).unwrap();
+        tautline.signal("-HUP");
+        wait_for(result, LONG, || tautline.metric("tautline_rulebook_reloads_total", result) > 0.0);
+    };
+
+    reload(&text.replace("severity = \"critical\"", "severity = \"dire\"\ncolour = 1"), "refused");
+    produce(&stand.topic("source"), [("k", write(1).as_bytes())]);
+    wait_for("the first alert", LONG, || !classes().is_empty());
+    reload(&text.replace("severity = \"critical\"", "severity = \"high\""), "accepted");
+    wait_for("the switch", LONG, || {
+        let log = read_committed(&stand.topic("events"));
+        log.iter().any(|record| record.starts_with(br#"{"rulebook":"#))
+    });
+    produce(&stand.topic("source"), [("k", write(2).as_bytes())]);
+    wait_for("the second alert", LONG, || classes().len() > 1);
+    assert_eq!(tautline.terminate(), Some(0));
+
+    let alerts = classes();
+    assert_eq!([&alerts[0]["severity"], &alerts[1]["severity"]], ["Critical", "High"]);
+    let hash = alerts[1]["finding_info"]["analytic"]["version"].as_str().unwrap();
+    let log = read_committed(&stand.topic("events"));
+    let resolved = log.iter().filter(|record| String::from_utf8_lossy(record).contains(hash)).count();
+    assert_eq!(resolved, 5, "four partitions switch, and the hop resolves the second event by the new rulebook");
+    assert!(stand.log().contains("rulebook refused: "), "{}", stand.log());
+}
+
+#[test]
 fn a_source_keyed_by_agent_can_be_the_log_itself() {
     let stand = Stand::new("direct", "[log]\ndirect = true\n");
     let events = fleet_work(3_000);

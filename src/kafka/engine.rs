@@ -100,7 +100,7 @@ impl EngineStage {
     pub(super) fn open(shared: Arc<Shared>) -> Result<Self> {
         create_topics(&shared)?;
         let mut store = RulebookStore::open(&shared.config.rulebook.store)?;
-        store.keep(&shared.book)?;
+        store.keep(&shared.book())?;
         let (last_tick, last_count) = (Instant::now(), Instant::now());
         Ok(Self { shared, store, shards: BTreeMap::new(), last_tick, last_count, held: Held::default() })
     }
@@ -114,8 +114,8 @@ impl EngineStage {
             }]);
         }
         let format = self.shared.config.sources.first().map_or(Format::Auto, |source| source.format);
-        let shard = self.shards.get(&record.slot);
-        let book = shard.map_or(&self.shared.book, |shard| shard.engine.rulebook());
+        let Some(shard) = self.shards.get(&record.slot) else { return Ok(Vec::new()) };
+        let book = shard.engine.rulebook();
         let decoded = decode(record.payload, format, record.timestamp);
         let resolved = decoded.into_iter().map(|event| {
             event.map(|mut event| {
@@ -188,7 +188,7 @@ impl Stage for EngineStage {
     /// A partition is read from its start, to rebuild its memory.
     fn assigned(&mut self, assigned: Assigned) -> Result<i64> {
         let first_book = Some(assigned.note).filter(|note| !note.is_empty());
-        let first_book = first_book.unwrap_or_else(|| self.shared.book.hash().to_owned());
+        let first_book = first_book.unwrap_or_else(|| self.shared.book().hash().to_owned());
         let speaks_from = assigned.committed.unwrap_or(assigned.begins);
         let shard = Shard {
             partition: assigned.partition,
@@ -248,9 +248,11 @@ impl Stage for EngineStage {
     fn before_commit(&mut self, outputs: &mut Vec<Output>) -> Result<()> {
         self.count_agents();
         let tick = self.last_tick.elapsed() >= Duration::from_secs(self.shared.config.log.tick_seconds);
-        let hash = self.shared.book.hash();
+        let book = self.shared.book();
+        let hash = book.hash();
         for shard in self.shards.values_mut().filter(|shard| shard.rebuilt) {
             if shard.engine.rulebook().hash() != hash && shard.switching_to.as_deref() != Some(hash) {
+                self.store.keep(&book)?;
                 let switch = LogRecord::Rulebook { hash: hash.to_owned() };
                 outputs.push(shard.control(&switch, &self.store)?);
                 shard.switching_to = Some(hash.to_owned());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use tautline_detectors::rulebook::Rulebook;
 use tautline_ingest::log::LogRecord;
 use tautline_ingest::resolve::resolve;
 use tautline_ingest::{Format, Reason, Rejection, decode};
@@ -19,6 +20,8 @@ const MOST_LOGGED: usize = 900 * 1_024;
 pub(super) struct Hop {
     shared: Arc<Shared>,
     log: Arc<str>,
+    /// The rulebook that resolves, until the next commit.
+    book: Arc<Rulebook>,
     /// How many partitions are ours.
     partitions: usize,
     /// Rejections of the open batch, counted once they are committed.
@@ -28,7 +31,8 @@ pub(super) struct Hop {
 impl Hop {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let log = shared.config.log.topic.as_str().into();
-        Self { shared, log, partitions: 0, rejections: Vec::new() }
+        let book = shared.book();
+        Self { shared, log, book, partitions: 0, rejections: Vec::new() }
     }
 
     fn format(&self, topic: &str) -> Format {
@@ -55,9 +59,9 @@ impl Stage for Hop {
         let mut rejected = Vec::new();
         for decoded in decode(record.payload, self.format(&record.partition.topic), record.timestamp.min(now())) {
             let logged = decoded.and_then(|mut event| {
-                resolve(&mut event, &shared.book);
+                resolve(&mut event, &self.book);
                 let key = event.agent.key();
-                let logged = LogRecord::Event { event: Box::new(event), resolved_by: shared.book.hash().to_owned() };
+                let logged = LogRecord::Event { event: Box::new(event), resolved_by: self.book.hash().to_owned() };
                 let payload = logged.to_bytes().map_err(|error| too_large(&error.to_string()))?;
                 if payload.len() > MOST_LOGGED {
                     return Err(too_large(&format!("{} bytes in the log, over {MOST_LOGGED}", payload.len())));
@@ -74,6 +78,11 @@ impl Stage for Hop {
             outputs.push(dead_letter_of(&shared, &record, &rejected));
             self.rejections.append(&mut rejected);
         }
+        Ok(())
+    }
+
+    fn before_commit(&mut self, _outputs: &mut Vec<Output>) -> Result<()> {
+        self.book = self.shared.book();
         Ok(())
     }
 

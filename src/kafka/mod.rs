@@ -10,13 +10,14 @@ mod engine;
 mod hop;
 mod pump;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tautline_detectors::rulebook::Rulebook;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli;
 use crate::config::Config;
@@ -36,7 +37,8 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_s
 #[derive(Debug)]
 struct Shared {
     config: Config,
-    book: Arc<Rulebook>,
+    /// The rulebook in force.
+    book: RwLock<Arc<Rulebook>>,
     status: Arc<Status>,
     stop: AtomicBool,
     runtime: tokio::runtime::Handle,
@@ -45,6 +47,20 @@ struct Shared {
 impl Shared {
     fn stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    fn book(&self) -> Arc<Rulebook> {
+        Arc::clone(&self.book.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the rulebook's files again. One that is refused leaves the one in force where it is.
+    fn reload(&self) {
+        let read = read_book(&self.config);
+        self.status.metrics.rulebook_reload(read.is_ok());
+        match read {
+            Ok(book) => *self.book.write().unwrap_or_else(PoisonError::into_inner) = book,
+            Err(error) => format!("{error:#}").lines().for_each(|line| tracing::error!("rulebook refused: {line}")),
+        }
     }
 }
 
@@ -60,9 +76,7 @@ pub fn run_stage(name: &'static str, stage: impl Stage, kafka: &Kafka, stop: &At
 /// Runs until SIGTERM or Ctrl-C, then finishes the batch, commits, and leaves the group.
 pub(crate) fn run(config: Config) -> Result<()> {
     config.check_for_run()?;
-    let book = Arc::new(cli::rulebook(&config.rulebook)?);
-    RulebookStore::open(&config.rulebook.store)?.keep(&book)?;
-    tracing::info!(rulebook = book.hash(), controls = book.controls().count(), "rules are in force");
+    let book = RwLock::new(read_book(&config)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let status = Arc::new(Status::new()?);
     let listener = runtime.block_on(http::bind(config.http.listen))?;
@@ -75,7 +89,7 @@ pub(crate) fn run(config: Config) -> Result<()> {
     if !shared.config.log.direct {
         stages.push(spawn("hop", &shared, |shared| Ok(hop::Hop::new(shared)))?);
     }
-    runtime.block_on(stop_signal())?;
+    runtime.block_on(signals(&shared))?;
     tracing::info!("stopping: the open batch is finished and committed first");
     shared.stop.store(true, Ordering::Relaxed);
     for stage in stages {
@@ -84,11 +98,24 @@ pub(crate) fn run(config: Config) -> Result<()> {
     Ok(())
 }
 
-async fn stop_signal() -> Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot listen for Ctrl-C"),
+/// Reads the rulebook and keeps it in the store: nothing may be judged by one that a replay would not find.
+fn read_book(config: &Config) -> Result<Arc<Rulebook>> {
+    let book = Arc::new(cli::rulebook(&config.rulebook)?);
+    RulebookStore::open(&config.rulebook.store)?.keep(&book)?;
+    tracing::info!(rulebook = book.hash(), controls = book.controls().count(), "rules are in force");
+    Ok(book)
+}
+
+/// Returns with SIGTERM or Ctrl-C; every SIGHUP until then has the rulebook read again.
+async fn signals(shared: &Shared) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            interrupted = tokio::signal::ctrl_c() => return interrupted.context("cannot listen for Ctrl-C"),
+            _ = hangup.recv() => shared.reload(),
+        }
     }
 }
 
