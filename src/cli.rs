@@ -114,7 +114,8 @@ enum Command {
 const FAULTS: u8 = 1;
 const WRONG: u8 = 2;
 
-pub(crate) fn main() -> ExitCode {
+/// Runs the command that the process's arguments name.
+pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(cli.common.log_format);
     match run(&cli) {

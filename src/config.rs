@@ -28,19 +28,19 @@ pub(crate) struct Config {
 /// The broker and this process's place in the group.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct Kafka {
+pub struct Kafka {
     /// `host:port`, several separated by commas.
-    pub(crate) brokers: String,
+    pub brokers: String,
     /// Consumer group; also the prefix of the transactional ids.
-    pub(crate) group: String,
+    pub group: String,
     /// Name of this process in the group. Stable across restarts, so that a restart fences the process before it.
-    pub(crate) instance: String,
+    pub instance: String,
     /// How long a batch may grow before it is committed, in milliseconds.
-    pub(crate) commit_interval_ms: u64,
+    pub commit_interval_ms: u64,
     /// How many records a batch may have at most.
-    pub(crate) batch_records: usize,
+    pub batch_records: usize,
     /// How long a process may be silent before its partitions go to others, in milliseconds.
-    pub(crate) session_timeout_ms: u32,
+    pub session_timeout_ms: u32,
 }
 
 impl Default for Kafka {

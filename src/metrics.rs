@@ -28,9 +28,11 @@ pub(crate) struct Metrics {
     commit: Histogram,
     policy_errors: IntCounter,
     pub(crate) checkpoints: CheckpointMetrics,
+    rulebook_reloads: IntCounterVec,
 }
 
 const OUTCOMES: [&str; 3] = ["accepted", "duplicate", "unregistered"];
+const RELOADS: [&str; 2] = ["refused", "accepted"];
 
 impl Metrics {
     pub(crate) fn new() -> Result<Self> {
@@ -72,6 +74,10 @@ impl Metrics {
                 "Policies that could not be evaluated; each is a deviation too.",
             )?,
             checkpoints: CheckpointMetrics::new()?,
+            rulebook_reloads: IntCounterVec::new(
+                Opts::new("tautline_rulebook_reloads_total", "Rulebooks read again on demand, by result."),
+                &["result"],
+            )?,
         };
         metrics.register()?;
         metrics.start_at_zero();
@@ -89,6 +95,7 @@ impl Metrics {
         registry.register(Box::new(self.latency.clone()))?;
         registry.register(Box::new(self.commit.clone()))?;
         registry.register(Box::new(self.policy_errors.clone()))?;
+        registry.register(Box::new(self.rulebook_reloads.clone()))?;
         self.checkpoints.register(registry)
     }
 
@@ -101,6 +108,9 @@ impl Metrics {
             for outcome in OUTCOMES {
                 self.events.with_label_values(&[source.name(), outcome]);
             }
+        }
+        for result in RELOADS {
+            self.rulebook_reloads.with_label_values(&[result]);
         }
         for state in [LearningState::Learning, LearningState::Active] {
             self.agents.with_label_values(&[state.name()]);
@@ -132,6 +142,11 @@ impl Metrics {
 
     pub(crate) fn dead_letter(&self, rejection: &Rejection) {
         self.dead_letters.with_label_values(&[rejection.reason.name()]).inc();
+    }
+
+    pub(crate) fn rulebook_reload(&self, accepted: bool) {
+        let result = RELOADS.into_iter().nth(usize::from(accepted)).unwrap_or_default();
+        self.rulebook_reloads.with_label_values(&[result]).inc();
     }
 
     /// Counts agents by the state of their baselines.

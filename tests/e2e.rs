@@ -71,6 +71,14 @@ impl Stand {
         tautline
     }
 
+    /// Another process of the same group.
+    fn second(&self) -> Tautline {
+        let (port, config) = (free_port(), self.directory.path().join("second.toml"));
+        let text = fs::read_to_string(self.config()).unwrap().replace(&self.port.to_string(), &port.to_string());
+        fs::write(&config, text.replace("[kafka]\n", "[kafka]\ninstance = \"1\"\n")).unwrap();
+        Tautline::start(&config, port)
+    }
+
     fn alerts(&self) -> Vec<Value> {
         let alerts = read_committed(&self.topic("alerts"));
         alerts.iter().map(|alert| serde_json::from_slice(alert).unwrap()).collect()
@@ -202,6 +210,29 @@ fn a_process_killed_in_the_middle_loses_and_doubles_nothing() {
     assert_eq!(ids.len(), ids.iter().collect::<std::collections::BTreeSet<_>>().len(), "a revocation was doubled");
 }
 
+#[test]
+fn a_process_that_joins_and_dies_takes_no_more_than_its_share_and_loses_nothing() {
+    let stand = Stand::new("join", "");
+    let events = fleet_work(60_000);
+    let expected = stand.replayed(&events);
+    let first = stand.ready();
+    send(&stand.topic("source"), &events[..20_000]);
+    wait_for("events to be judged", LONG, || first.metric("tautline_events_total", "") > 5_000.0);
+    let second = stand.second();
+    send(&stand.topic("source"), &events[20_000..40_000]);
+    wait_for("its share", LONG, || second.get("/readyz").is_some_and(|(status, _)| status == 200));
+    wait_for("events to be judged", LONG, || second.metric("tautline_events_total", "") > 0.0);
+    send(&stand.topic("source"), &events[40_000..]);
+    second.kill();
+    wait_for("all alerts", LONG, || stand.alerts().len() >= expected.len());
+    assert_eq!(first.terminate(), Some(0));
+
+    assert!(findings(&stand.alerts()) == expected, "the alerts differ from those of an undisturbed replay");
+    let log = stand.log();
+    assert!(!log.contains("stage failed"), "what stayed was disturbed");
+    assert_eq!(log.matches("partitions revoked").count(), 2, "each stage gives up a share, once");
+}
+
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
@@ -329,6 +360,45 @@ fn a_new_rulebook_switches_in_the_log_and_a_restart_judges_by_both() {
     assert_eq!([severity(&classes[0]), severity(&classes[1])], ["Critical", "High"]);
     let hash = |alert: &Value| alert["finding_info"]["analytic"]["version"].clone();
     assert_ne!(hash(&classes[0]), hash(&classes[1]));
+}
+
+#[test]
+fn a_rulebook_is_read_again_on_demand_and_a_broken_one_changes_nothing() {
+    let stand = Stand::new("reload", "");
+    let write = |number| action("triage-bot", number, MONDAY, "aws_cli", "ecs:UpdateService", "write", "222222222222");
+    let classes = || {
+        let mut alerts = stand.alerts();
+        alerts.retain(|alert| alert["metadata"]["event_code"] == "agent-classes");
+        alerts
+    };
+    let tautline = stand.ready();
+    let control = stand.directory.path().join("rules/agent-classes/control.toml");
+    let text = fs::read_to_string(&control).unwrap();
+    let reload = |text: &str, result: &str| {
+        fs::write(&control, text).unwrap();
+        tautline.signal("-HUP");
+        wait_for(result, LONG, || tautline.metric("tautline_rulebook_reloads_total", result) > 0.0);
+    };
+
+    reload(&text.replace("severity = \"critical\"", "severity = \"dire\"\ncolour = 1"), "refused");
+    produce(&stand.topic("source"), [("k", write(1).as_bytes())]);
+    wait_for("the first alert", LONG, || !classes().is_empty());
+    reload(&text.replace("severity = \"critical\"", "severity = \"high\""), "accepted");
+    wait_for("the switch", LONG, || {
+        let log = read_committed(&stand.topic("events"));
+        log.iter().any(|record| record.starts_with(br#"{"rulebook":"#))
+    });
+    produce(&stand.topic("source"), [("k", write(2).as_bytes())]);
+    wait_for("the second alert", LONG, || classes().len() > 1);
+    assert_eq!(tautline.terminate(), Some(0));
+
+    let alerts = classes();
+    assert_eq!([&alerts[0]["severity"], &alerts[1]["severity"]], ["Critical", "High"]);
+    let hash = alerts[1]["finding_info"]["analytic"]["version"].as_str().unwrap();
+    let log = read_committed(&stand.topic("events"));
+    let resolved = log.iter().filter(|record| String::from_utf8_lossy(record).contains(hash)).count();
+    assert_eq!(resolved, 5, "four partitions switch, and the hop resolves the second event by the new rulebook");
+    assert!(stand.log().contains("rulebook refused: "), "{}", stand.log());
 }
 
 #[test]

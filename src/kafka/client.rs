@@ -1,72 +1,62 @@
 //! librdkafka, set up for exactly-once reading and writing.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use rdkafka::Statistics;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{Offset, Statistics};
 
 use super::Shared;
 use super::pump::now;
 use crate::config::Kafka;
 use crate::status::Status;
 
-const NETWORK_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const NETWORK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait for a broker at the start; short, so that a stop is heard meanwhile.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Name of the header that seals a record of our own in a log that others write too.
-pub(super) const SEAL: &str = "tautline-seal";
+pub(super) const SEAL: &CStr = c"tautline-seal";
 
-/// A topic and one of its partitions.
-pub(super) type Partition = (String, i32);
-
-/// What the group coordinator decided.
-#[derive(Clone, Debug)]
-pub(super) enum Change {
-    /// These partitions are ours, with what is committed of each.
-    Assigned(BTreeMap<Partition, Committed>),
-    /// No partition is ours any more.
-    Revoked,
-    /// The assignment could not be taken.
-    Failed(String),
+/// A topic's partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition's number in it.
+    pub number: i32,
 }
 
-/// What is committed of a partition.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Committed {
-    /// Next offset to speak of; `None` where nothing was ever committed.
-    pub(super) offset: Option<i64>,
-    /// What the stage noted with the offset.
-    pub(super) note: String,
+/// What the group's coordinator decided, to be answered by the pump.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// These partitions come to us.
+    Assigned(TopicPartitionList),
+    /// These are taken from us.
+    Revoked(TopicPartitionList),
 }
 
 /// Hears about assignments and statistics.
 pub(super) struct Group {
-    /// Whether an assigned partition is read from its start, to rebuild its state, and not from what is committed.
-    from_start: bool,
     changes: Mutex<Vec<Change>>,
+    closing: AtomicBool,
     status: Arc<Status>,
 }
 
 impl ClientContext for Group {
     fn error(&self, error: KafkaError, reason: &str) {
-        // The end of a partition is asked for, and is no error.
-        if !matches!(error, KafkaError::PartitionEOF(_))
-            && error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF)
-        {
-            tracing::warn!("kafka: {error}: {reason}");
-        }
+        tracing::warn!("kafka: {error}: {reason}");
     }
 
     fn stats(&self, statistics: Statistics) {
@@ -80,44 +70,40 @@ impl ClientContext for Group {
 }
 
 impl ConsumerContext for Group {
+    /// Only notes what was decided: what answers it may take seconds, and must not be done amid a poll.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        if self.closing.load(Ordering::Relaxed) {
+            // A consumer that closes has no partition to answer for, and nobody to tell of an error.
+            let _ = consumer.unassign();
+            return;
+        }
         let change = if matches!(error, RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
-            self.assign(consumer, list).unwrap_or_else(|error| Change::Failed(error.to_string()))
+            Change::Assigned(list.clone())
         } else {
-            self.status.metrics.forget_lags();
-            match consumer.unassign() {
-                Ok(()) => Change::Revoked,
-                Err(error) => Change::Failed(error.to_string()),
-            }
+            Change::Revoked(list.clone())
         };
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push(change);
+        self.lock().push(change);
     }
 }
 
 impl Group {
-    fn assign(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) -> Result<Change, KafkaError> {
-        let mut partitions = BTreeMap::new();
-        if list.count() > 0 {
-            let committed = consumer.committed_offsets(list.clone(), NETWORK_TIMEOUT)?;
-            for element in committed.elements() {
-                element.error()?;
-                let offset = match element.offset() {
-                    Offset::Offset(offset) => Some(offset),
-                    _ => None,
-                };
-                let note = element.metadata().to_owned();
-                partitions.insert((element.topic().to_owned(), element.partition()), Committed { offset, note });
-                let start = offset.filter(|_| !self.from_start).map_or(Offset::Beginning, Offset::Offset);
-                list.set_partition_offset(element.topic(), element.partition(), start)?;
-            }
-        }
-        consumer.assign(list)?;
-        Ok(Change::Assigned(partitions))
+    fn lock(&self) -> MutexGuard<'_, Vec<Change>> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there are changes to answer.
+    pub(super) fn is_changing(&self) -> bool {
+        !self.lock().is_empty()
     }
 
     /// What was decided since the last call.
     pub(super) fn changes(&self) -> Vec<Change> {
-        std::mem::take(&mut *self.changes.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.lock())
+    }
+
+    /// The pump answers nothing from here on.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
     }
 }
 
@@ -133,18 +119,18 @@ pub(super) fn consumer(
     kafka: &Kafka,
     group: &str,
     topics: &[&str],
-    from_start: bool,
     status: &Arc<Status>,
 ) -> Result<BaseConsumer<Group>> {
-    let context = Group { from_start, changes: Mutex::default(), status: Arc::clone(status) };
+    let context = Group { changes: Mutex::default(), closing: AtomicBool::new(false), status: Arc::clone(status) };
     let consumer: BaseConsumer<Group> = base(kafka)
         .set("group.id", group)
         .set("session.timeout.ms", kafka.session_timeout_ms.to_string())
         .set("heartbeat.interval.ms", (kafka.session_timeout_ms / 4).max(1).to_string())
+        // Only what moves is taken from one process and given to another.
+        .set("partition.assignment.strategy", "cooperative-sticky")
         .set("isolation.level", "read_committed")
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "earliest")
-        .set("enable.partition.eof", "true")
         .set("statistics.interval.ms", "2000")
         // What a batch unpacks to is bounded by this; a record that is over our own bound must still be read to be refused.
         .set("receive.message.max.bytes", "1000000000")
@@ -159,16 +145,19 @@ pub(super) fn consumer(
 
 /// One record to write.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Output {
-    pub(super) topic: String,
+pub struct Output {
+    /// The topic to write to.
+    pub topic: Arc<str>,
     /// A partition, where the key does not decide.
-    pub(super) partition: Option<i32>,
-    pub(super) key: String,
-    pub(super) payload: Vec<u8>,
+    pub partition: Option<i32>,
+    /// Its key.
+    pub key: String,
+    /// Its value.
+    pub payload: Vec<u8>,
     /// Time of the record it came from, so that latency is measured from there.
-    pub(super) timestamp: i64,
+    pub timestamp: i64,
     /// Header of a record of our own in a log that others write too.
-    pub(super) seal: Option<String>,
+    pub seal: Option<String>,
 }
 
 /// A producer that writes in transactions.
@@ -203,6 +192,8 @@ impl Writer {
         self.producer.begin_transaction().context("cannot begin a transaction")?;
         let committed = self.write(outputs).and_then(|()| {
             let group = consumer.group_metadata().context("the consumer has no group")?;
+            // After the metadata, which is nobody's once they are lost: offsets would be committed for whoever has them.
+            ensure!(!consumer.assignment_lost(), "the group has given this process up: its partitions are others'");
             self.producer
                 .send_offsets_to_transaction(offsets, &group, NETWORK_TIMEOUT)
                 .context("cannot send offsets")?;
@@ -210,6 +201,9 @@ impl Writer {
             self.producer.commit_transaction(NETWORK_TIMEOUT).context("cannot commit the transaction")
         });
         if committed.is_err() {
+            // An abort waits out its time for reports that nobody has fetched.
+            self.producer.purge(PurgeConfig::default().queue());
+            self.drain();
             // The error that led here says more than that of the abort.
             let _ = self.producer.abort_transaction(NETWORK_TIMEOUT);
         }
@@ -226,7 +220,7 @@ impl Writer {
                 record = record.partition(partition);
             }
             if let Some(seal) = &output.seal {
-                record = record.headers(OwnedHeaders::new().insert(Header { key: SEAL, value: Some(seal) }));
+                record = record.headers(OwnedHeaders::new().insert(Header { key: SEAL.to_str()?, value: Some(seal) }));
             }
             while let Err((error, returned)) = self.producer.send(record) {
                 if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
@@ -246,6 +240,12 @@ impl Writer {
             self.producer.poll(Duration::from_millis(5));
         }
     }
+}
+
+/// Whether offsets were refused because the group meanwhile counts another generation than the consumer knew.
+pub(super) fn is_outdated(error: &anyhow::Error) -> bool {
+    let code = error.downcast_ref().and_then(KafkaError::rdkafka_error_code);
+    code == Some(RDKafkaErrorCode::IllegalGeneration)
 }
 
 /// Creates those of our own topics that do not exist. The sources' are somebody else's.

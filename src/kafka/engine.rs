@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tautline_detectors::deviation::Deviation;
 use tautline_detectors::engine::{Engine, Input, Verdict};
 use tautline_detectors::event::{Millis, Source};
@@ -16,15 +16,16 @@ use tautline_ingest::resolve::resolve;
 use tautline_ingest::{Format, Rejection, decode};
 
 use super::Shared;
-use super::client::{Committed, Output, Partition, create_topics};
+use super::client::{Output, Partition, SEAL, create_topics};
 use super::hop::dead_letter_of;
-use super::pump::{Record, Stage, now};
+use super::pump::{Assigned, Record, Stage, now};
 use crate::output::caep;
 use crate::output::ocsf::{self, Position};
 use crate::rules::RulebookStore;
 
 /// One partition's engine.
 struct Shard {
+    partition: Partition,
     engine: Engine,
     /// Hash of the rulebook that the partition began with.
     first_book: String,
@@ -56,15 +57,16 @@ impl Shard {
     }
 
     /// A record of our own for this shard's partition, sealed.
-    fn control(&mut self, partition: &Partition, record: &LogRecord, store: &RulebookStore) -> Result<Output> {
+    fn control(&mut self, record: &LogRecord, store: &RulebookStore) -> Result<Output> {
         let payload = record.to_bytes()?;
         // Later than every earlier one, also of the partition's owners before: all were sealed with their clocks.
         let clock = u64::try_from(now()).unwrap_or_default();
         self.sealed = clock.max(self.sealed + 1).max(self.opened + 1);
-        let seal = store.seal(self.sealed, &partition.0, partition.1, &payload);
+        let Partition { topic, number } = &self.partition;
+        let seal = store.seal(self.sealed, topic, *number, &payload);
         Ok(Output {
-            topic: partition.0.clone(),
-            partition: Some(partition.1),
+            topic: Arc::clone(topic),
+            partition: Some(*number),
             payload,
             timestamp: now(),
             seal: Some(seal),
@@ -79,7 +81,7 @@ const COUNT_AGENTS: Duration = Duration::from_secs(5);
 pub(super) struct EngineStage {
     shared: Arc<Shared>,
     store: RulebookStore,
-    shards: BTreeMap<Partition, Shard>,
+    shards: BTreeMap<usize, Shard>,
     last_tick: Instant,
     last_count: Instant,
     /// What the open batch led to, counted and shown once it is committed.
@@ -98,23 +100,22 @@ impl EngineStage {
     pub(super) fn open(shared: Arc<Shared>) -> Result<Self> {
         create_topics(&shared)?;
         let mut store = RulebookStore::open(&shared.config.rulebook.store)?;
-        store.keep(&shared.book)?;
+        store.keep(&shared.book())?;
         let (last_tick, last_count) = (Instant::now(), Instant::now());
         Ok(Self { shared, store, shards: BTreeMap::new(), last_tick, last_count, held: Held::default() })
     }
 
     /// What the engine is to step over for a record: several in `direct` mode, where a record may be a batch.
     fn inputs(&mut self, record: &Record<'_>) -> Result<Vec<Result<Input, Rejection>>> {
-        let partition = (record.topic.to_owned(), record.partition);
-        if !self.shared.config.log.direct || self.is_own(&partition, record) {
+        if !self.shared.config.log.direct || self.is_own(record) {
             return Ok(vec![match LogRecord::from_bytes(record.payload) {
                 Ok(logged) => Ok(self.input(logged)?),
                 Err(rejection) => Err(rejection),
             }]);
         }
         let format = self.shared.config.sources.first().map_or(Format::Auto, |source| source.format);
-        let shard = self.shards.get(&partition);
-        let book = shard.map_or(&self.shared.book, |shard| shard.engine.rulebook());
+        let Some(shard) = self.shards.get(&record.slot) else { return Ok(Vec::new()) };
+        let book = shard.engine.rulebook();
         let decoded = decode(record.payload, format, record.timestamp);
         let resolved = decoded.into_iter().map(|event| {
             event.map(|mut event| {
@@ -136,9 +137,11 @@ impl EngineStage {
     }
 
     /// Whether a record of a log that others write too is our own: sealed, and not one of ours sent again.
-    fn is_own(&mut self, partition: &Partition, record: &Record<'_>) -> bool {
-        let opened = record.seal.and_then(|seal| self.store.open_seal(seal, &partition.0, partition.1, record.payload));
-        match (opened, self.shards.get_mut(partition)) {
+    fn is_own(&mut self, record: &Record<'_>) -> bool {
+        let Partition { topic, number } = record.partition;
+        let seal = record.message.header(SEAL);
+        let opened = seal.and_then(|seal| self.store.open_seal(seal, topic, *number, record.payload));
+        match (opened, self.shards.get_mut(&record.slot)) {
             (Some(number), Some(shard)) if number > shard.opened => {
                 shard.opened = number;
                 true
@@ -157,10 +160,11 @@ impl EngineStage {
 
     fn speak(&mut self, record: &Record<'_>, deviations: Vec<Deviation>, outputs: &mut Vec<Output>) {
         let config = &self.shared.config;
-        let position = Position { topic: record.topic.to_owned(), partition: record.partition, offset: record.offset };
+        let Partition { topic, number } = record.partition;
+        let position = Position { topic: topic.to_string(), partition: *number, offset: record.offset };
         for deviation in deviations {
             let output = |topic: &str, payload: String| Output {
-                topic: topic.to_owned(),
+                topic: topic.into(),
                 key: deviation.agent.id.clone(),
                 payload: payload.into_bytes(),
                 timestamp: record.timestamp,
@@ -177,44 +181,39 @@ impl EngineStage {
 }
 
 impl Stage for EngineStage {
-    fn group(&self) -> String {
-        format!("{}-engine", self.shared.config.kafka.group)
-    }
-
     fn topics(&self) -> Vec<&str> {
         vec![self.shared.config.log_topic()]
     }
 
-    fn rebuilds(&self) -> bool {
-        true
+    /// A partition is read from its start, to rebuild its memory.
+    fn assigned(&mut self, assigned: Assigned) -> Result<i64> {
+        let first_book = Some(assigned.note).filter(|note| !note.is_empty());
+        let first_book = first_book.unwrap_or_else(|| self.shared.book().hash().to_owned());
+        let speaks_from = assigned.committed.unwrap_or(assigned.begins);
+        let shard = Shard {
+            partition: assigned.partition,
+            engine: Engine::new(self.store.find(&first_book)?),
+            first_book,
+            speaks_from,
+            rebuilt: speaks_from <= assigned.begins,
+            moved: false,
+            latest: Millis::MIN,
+            switching_to: None,
+            opened: 0,
+            sealed: 0,
+        };
+        self.shards.insert(assigned.slot, shard);
+        Ok(assigned.begins)
     }
 
-    fn assigned(&mut self, partitions: BTreeMap<Partition, Committed>) -> Result<()> {
-        self.shards.clear();
-        self.held = Held::default();
-        for (partition, committed) in partitions {
-            let first_book = Some(committed.note).filter(|note| !note.is_empty());
-            let first_book = first_book.unwrap_or_else(|| self.shared.book.hash().to_owned());
-            let shard = Shard {
-                engine: Engine::new(self.store.find(&first_book)?),
-                first_book,
-                speaks_from: committed.offset.unwrap_or(0),
-                rebuilt: committed.offset.is_none(),
-                moved: false,
-                latest: Millis::MIN,
-                switching_to: None,
-                opened: 0,
-                sealed: 0,
-            };
-            self.shards.insert(partition, shard);
-        }
-        Ok(())
+    fn revoked(&mut self, slot: usize) {
+        self.shards.remove(&slot);
     }
 
     fn record(&mut self, record: Record<'_>, outputs: &mut Vec<Output>) -> Result<()> {
-        let partition = (record.topic.to_owned(), record.partition);
         let mut rejected = Vec::new();
         for input in self.inputs(&record)? {
+            let Some(shard) = self.shards.get_mut(&record.slot) else { return Ok(()) };
             let input = match input {
                 Ok(input) => input,
                 Err(rejection) => {
@@ -222,7 +221,6 @@ impl Stage for EngineStage {
                     continue;
                 }
             };
-            let shard = self.shards.get_mut(&partition).context("a record of a partition that is not ours")?;
             let (verdict, deviations) = shard.engine.step(&input);
             if let Input::Event(event) = &input {
                 shard.moved = true;
@@ -231,43 +229,36 @@ impl Stage for EngineStage {
             if record.offset < shard.speaks_from {
                 continue;
             }
-            shard.rebuilt = true;
             if let Input::Event(event) = &input {
                 self.held.events.push((event.source, verdict));
                 self.held.arrivals.push(record.timestamp);
             }
             self.speak(&record, deviations, outputs);
         }
-        let speaks = self.shards.get(&partition).is_some_and(|shard| record.offset >= shard.speaks_from);
-        if speaks && !rejected.is_empty() {
+        let Some(shard) = self.shards.get_mut(&record.slot) else { return Ok(()) };
+        shard.rebuilt |= record.offset + 1 >= shard.speaks_from;
+        if record.offset >= shard.speaks_from && !rejected.is_empty() {
             outputs.push(dead_letter_of(&self.shared, &record, &rejected));
             self.held.rejections.append(&mut rejected);
         }
-        if let Some(shard) = self.shards.get_mut(&partition) {
-            shard.rebuilt |= record.offset + 1 >= shard.speaks_from;
-        }
         Ok(())
-    }
-
-    fn at_end(&mut self, partition: Partition) {
-        if let Some(shard) = self.shards.get_mut(&partition) {
-            shard.rebuilt = true;
-        }
     }
 
     /// Appends ticks that are due, and the rulebook in force where a partition is judged by another.
     fn before_commit(&mut self, outputs: &mut Vec<Output>) -> Result<()> {
         self.count_agents();
         let tick = self.last_tick.elapsed() >= Duration::from_secs(self.shared.config.log.tick_seconds);
-        let hash = self.shared.book.hash();
-        for (partition, shard) in self.shards.iter_mut().filter(|(_, shard)| shard.rebuilt) {
+        let book = self.shared.book();
+        let hash = book.hash();
+        for shard in self.shards.values_mut().filter(|shard| shard.rebuilt) {
             if shard.engine.rulebook().hash() != hash && shard.switching_to.as_deref() != Some(hash) {
+                self.store.keep(&book)?;
                 let switch = LogRecord::Rulebook { hash: hash.to_owned() };
-                outputs.push(shard.control(partition, &switch, &self.store)?);
+                outputs.push(shard.control(&switch, &self.store)?);
                 shard.switching_to = Some(hash.to_owned());
             }
             if tick && let Some(at) = shard.due_tick() {
-                outputs.push(shard.control(partition, &LogRecord::Tick { at }, &self.store)?);
+                outputs.push(shard.control(&LogRecord::Tick { at }, &self.store)?);
             }
         }
         if tick {
@@ -276,10 +267,9 @@ impl Stage for EngineStage {
         Ok(())
     }
 
-    fn to_commit(&self, partition: &Partition, next: i64) -> Option<Committed> {
-        let shard = self.shards.get(partition)?;
-        let note = shard.first_book.clone();
-        (next > shard.speaks_from).then_some(Committed { offset: Some(next), note })
+    fn note(&self, slot: usize, next: i64) -> Option<String> {
+        let shard = self.shards.get(&slot)?;
+        (next > shard.speaks_from).then(|| shard.first_book.clone())
     }
 
     fn committed(&mut self) {

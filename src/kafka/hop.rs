@@ -1,16 +1,16 @@
 //! The hop: decodes and resolves the sources' records and appends them to the log, keyed by agent. Stateless.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Result;
+use tautline_detectors::rulebook::Rulebook;
 use tautline_ingest::log::LogRecord;
 use tautline_ingest::resolve::resolve;
 use tautline_ingest::{Format, Reason, Rejection, decode};
 
 use super::Shared;
-use super::client::{Committed, Output, Partition};
-use super::pump::{Record, Stage, now};
+use super::client::Output;
+use super::pump::{Assigned, Record, Stage, now};
 use crate::output::dead_letter;
 use crate::output::ocsf::Position;
 
@@ -19,14 +19,20 @@ const MOST_LOGGED: usize = 900 * 1_024;
 
 pub(super) struct Hop {
     shared: Arc<Shared>,
-    assigned: bool,
+    log: Arc<str>,
+    /// The rulebook that resolves, until the next commit.
+    book: Arc<Rulebook>,
+    /// How many partitions are ours.
+    partitions: usize,
     /// Rejections of the open batch, counted once they are committed.
     rejections: Vec<Rejection>,
 }
 
 impl Hop {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, assigned: false, rejections: Vec::new() }
+        let log = shared.config.log.topic.as_str().into();
+        let book = shared.book();
+        Self { shared, log, book, partitions: 0, rejections: Vec::new() }
     }
 
     fn format(&self, topic: &str) -> Format {
@@ -35,37 +41,32 @@ impl Hop {
 }
 
 impl Stage for Hop {
-    fn group(&self) -> String {
-        format!("{}-hop", self.shared.config.kafka.group)
-    }
-
     fn topics(&self) -> Vec<&str> {
         self.shared.config.sources.iter().map(|source| source.topic.as_str()).collect()
     }
 
-    fn rebuilds(&self) -> bool {
-        false
+    fn assigned(&mut self, assigned: Assigned) -> Result<i64> {
+        self.partitions += 1;
+        Ok(assigned.committed.unwrap_or(assigned.begins))
     }
 
-    fn assigned(&mut self, partitions: BTreeMap<Partition, Committed>) -> Result<()> {
-        self.assigned = !partitions.is_empty();
-        self.rejections.clear();
-        Ok(())
+    fn revoked(&mut self, _slot: usize) {
+        self.partitions -= 1;
     }
 
     fn record(&mut self, record: Record<'_>, outputs: &mut Vec<Output>) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let mut rejected = Vec::new();
-        for decoded in decode(record.payload, self.format(record.topic), record.timestamp.min(now())) {
+        for decoded in decode(record.payload, self.format(&record.partition.topic), record.timestamp.min(now())) {
             let logged = decoded.and_then(|mut event| {
-                resolve(&mut event, &shared.book);
+                resolve(&mut event, &self.book);
                 let key = event.agent.key();
-                let logged = LogRecord::Event { event: Box::new(event), resolved_by: shared.book.hash().to_owned() };
+                let logged = LogRecord::Event { event: Box::new(event), resolved_by: self.book.hash().to_owned() };
                 let payload = logged.to_bytes().map_err(|error| too_large(&error.to_string()))?;
                 if payload.len() > MOST_LOGGED {
                     return Err(too_large(&format!("{} bytes in the log, over {MOST_LOGGED}", payload.len())));
                 }
-                let topic = shared.config.log.topic.clone();
+                let topic = Arc::clone(&self.log);
                 Ok(Output { topic, key, payload, timestamp: record.timestamp, ..Output::default() })
             });
             match logged {
@@ -80,8 +81,13 @@ impl Stage for Hop {
         Ok(())
     }
 
-    fn to_commit(&self, _partition: &Partition, next: i64) -> Option<Committed> {
-        Some(Committed { offset: Some(next), note: String::new() })
+    fn before_commit(&mut self, _outputs: &mut Vec<Output>) -> Result<()> {
+        self.book = self.shared.book();
+        Ok(())
+    }
+
+    fn note(&self, _slot: usize, _next: i64) -> Option<String> {
+        Some(String::new())
     }
 
     fn committed(&mut self) {
@@ -91,7 +97,7 @@ impl Stage for Hop {
     }
 
     fn ready(&self) -> bool {
-        self.assigned
+        self.partitions > 0
     }
 }
 
@@ -101,10 +107,11 @@ fn too_large(detail: &str) -> Rejection {
 
 /// The dead letter of a record that could not be read.
 pub(super) fn dead_letter_of(shared: &Shared, record: &Record<'_>, rejections: &[Rejection]) -> Output {
-    let position = Position { topic: record.topic.to_owned(), partition: record.partition, offset: record.offset };
+    let topic = record.partition.topic.to_string();
+    let position = Position { topic: topic.clone(), partition: record.partition.number, offset: record.offset };
     Output {
-        topic: shared.config.outputs.dead_letter.clone(),
-        key: record.topic.to_owned(),
+        topic: shared.config.outputs.dead_letter.as_str().into(),
+        key: topic,
         payload: dead_letter::letter(record.payload, rejections, &position, record.timestamp).to_string().into_bytes(),
         timestamp: record.timestamp,
         ..Output::default()

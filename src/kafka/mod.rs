@@ -1,21 +1,23 @@
-//! `tautline run`: from Kafka to Kafka.
+//! From Kafka to Kafka: `tautline run`, and stages of one's own.
 //!
 //! Two stages, each a loop of its own over one consumer and one transactional producer. The *hop* is stateless: it
 //! decodes and resolves the sources' records and appends them to the log under their agents. The *engine* reads the log,
 //! one shard a partition. Either commits its outputs and its offsets in one transaction, or neither.
 
+mod batch;
 mod client;
 mod engine;
 mod hop;
 mod pump;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tautline_detectors::rulebook::Rulebook;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::checkpoint::Checkpoints;
 use crate::cli;
@@ -24,7 +26,10 @@ use crate::http;
 use crate::rules::RulebookStore;
 use crate::status::Status;
 
-use pump::Stage;
+pub use crate::config::Kafka;
+pub use batch::{Batch, Batches, Message};
+pub use client::{Output, Partition};
+pub use pump::{Assigned, Record, Stage};
 
 /// How long a stage that failed waits at first, and at most, before it starts anew.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -33,7 +38,8 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_s
 #[derive(Debug)]
 struct Shared {
     config: Config,
-    book: Arc<Rulebook>,
+    /// The rulebook in force.
+    book: RwLock<Arc<Rulebook>>,
     status: Arc<Status>,
     #[expect(dead_code, reason = "the engine's stage does not save and load yet")]
     checkpoints: Checkpoints,
@@ -45,14 +51,35 @@ impl Shared {
     fn stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
+
+    fn book(&self) -> Arc<Rulebook> {
+        Arc::clone(&self.book.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the rulebook's files again. One that is refused leaves the one in force where it is.
+    fn reload(&self) {
+        let read = read_book(&self.config);
+        self.status.metrics.rulebook_reload(read.is_ok());
+        match read {
+            Ok(book) => *self.book.write().unwrap_or_else(PoisonError::into_inner) = book,
+            Err(error) => format!("{error:#}").lines().for_each(|line| tracing::error!("rulebook refused: {line}")),
+        }
+    }
+}
+
+/// Runs a stage of one's own until `stop` is set, or until it fails; `name` ends its consumer group's name.
+///
+/// # Errors
+///
+/// Everything that the product would start the stage anew for: nothing was committed then since the last commit.
+pub fn run_stage(name: &'static str, stage: impl Stage, kafka: &Kafka, stop: &AtomicBool) -> Result<()> {
+    pump::run(name, stage, kafka, &Arc::new(Status::new()?), stop)
 }
 
 /// Runs until SIGTERM or Ctrl-C, then finishes the batch, commits, and leaves the group.
 pub(crate) fn run(config: Config) -> Result<()> {
     config.check_for_run()?;
-    let book = Arc::new(cli::rulebook(&config.rulebook)?);
-    RulebookStore::open(&config.rulebook.store)?.keep(&book)?;
-    tracing::info!(rulebook = book.hash(), controls = book.controls().count(), "rules are in force");
+    let book = RwLock::new(read_book(&config)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let status = Arc::new(Status::new()?);
     let checkpoints = Checkpoints::open(&config.checkpoints, Arc::clone(&status))?;
@@ -66,7 +93,7 @@ pub(crate) fn run(config: Config) -> Result<()> {
     if !shared.config.log.direct {
         stages.push(spawn("hop", &shared, |shared| Ok(hop::Hop::new(shared)))?);
     }
-    runtime.block_on(stop_signal())?;
+    runtime.block_on(signals(&shared))?;
     tracing::info!("stopping: the open batch is finished and committed first");
     shared.stop.store(true, Ordering::Relaxed);
     for stage in stages {
@@ -75,11 +102,24 @@ pub(crate) fn run(config: Config) -> Result<()> {
     Ok(())
 }
 
-async fn stop_signal() -> Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot listen for Ctrl-C"),
+/// Reads the rulebook and keeps it in the store: nothing may be judged by one that a replay would not find.
+fn read_book(config: &Config) -> Result<Arc<Rulebook>> {
+    let book = Arc::new(cli::rulebook(&config.rulebook)?);
+    RulebookStore::open(&config.rulebook.store)?.keep(&book)?;
+    tracing::info!(rulebook = book.hash(), controls = book.controls().count(), "rules are in force");
+    Ok(book)
+}
+
+/// Returns with SIGTERM or Ctrl-C; every SIGHUP until then has the rulebook read again.
+async fn signals(shared: &Shared) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            interrupted = tokio::signal::ctrl_c() => return interrupted.context("cannot listen for Ctrl-C"),
+            _ = hangup.recv() => shared.reload(),
+        }
     }
 }
 
@@ -96,7 +136,9 @@ fn spawn<S: Stage>(
         while !shared.stopping() {
             shared.status.beat(name, false);
             let started = Instant::now();
-            match open(Arc::clone(&shared)).and_then(|stage| pump::run(name, stage, &shared)) {
+            match open(Arc::clone(&shared))
+                .and_then(|stage| pump::run(name, stage, &shared.config.kafka, &shared.status, &shared.stop))
+            {
                 Ok(()) => return,
                 Err(error) => tracing::error!(stage = name, wait = ?wait, "stage failed, will start anew: {error:#}"),
             }

@@ -1,211 +1,324 @@
-//! The loop of a stage: read a batch, let the stage work on it, write and commit it in one transaction.
+//! The loop of a stage: read batches, let the stage work on them, write and commit in one transaction.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::topic_partition_list::TopicPartitionList;
-use rdkafka::{Offset, Timestamp};
+use rdkafka::topic_partition_list::{TopicPartitionList, TopicPartitionListElem};
 use tautline_detectors::event::Millis;
 
-use super::Shared;
-use super::client::{Change, Committed, Group, Output, Partition, SEAL, Writer};
+use super::batch::{Batches, Message};
+use super::client::{Change, Group, NETWORK_TIMEOUT, Output, Partition, Writer, is_outdated};
+use crate::config::Kafka;
+use crate::status::Status;
 
-/// Most bytes to write in one batch, about: one record may be a batch of thousands.
+/// Most messages to read at once.
+const MOST_READ: usize = 1_000;
+/// Most bytes to write in one transaction, about: one record may be a batch of thousands.
 const MOST_OUTPUT: usize = 64 * 1_024 * 1_024;
-/// How long to wait for a record when there is none.
+/// How long to wait for a batch to fill.
 const POLL: Duration = Duration::from_millis(20);
+
+/// A partition that has come to this process, with what is known of it.
+#[derive(Clone, Debug)]
+pub struct Assigned {
+    /// Number of the partition within this run of the stage, from 0 on; no other ever has it.
+    pub slot: usize,
+    /// Its topic and its number there.
+    pub partition: Partition,
+    /// Offset of the first record that is still there.
+    pub begins: i64,
+    /// Next offset to speak of; `None` where nothing was ever committed.
+    pub committed: Option<i64>,
+    /// What the stage noted with it.
+    pub note: String,
+}
 
 /// One record, as a stage sees it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Record<'m> {
-    pub(super) topic: &'m str,
-    pub(super) partition: i32,
-    pub(super) offset: i64,
+pub struct Record<'m> {
+    /// Number of its partition.
+    pub slot: usize,
+    /// Its partition.
+    pub partition: &'m Partition,
+    /// Its place there.
+    pub offset: i64,
     /// When the broker or the producer says it was written; far in the future where neither does. Never our own clock: a
     /// rebuild must see what was seen before.
-    pub(super) timestamp: Millis,
-    pub(super) payload: &'m [u8],
-    /// Header of a record of our own.
-    pub(super) seal: Option<&'m str>,
+    pub timestamp: Millis,
+    /// Its value.
+    pub payload: &'m [u8],
+    /// For what is seldom asked of it: its headers.
+    pub message: Message<'m>,
 }
 
 /// What a stage does with records. An error drops everything since the last commit, and the stage with it.
-pub(super) trait Stage {
-    /// Consumer group and, with the instance, the transactional id.
-    fn group(&self) -> String;
-
+pub trait Stage {
     /// Topics to read.
     fn topics(&self) -> Vec<&str>;
 
-    /// Whether assigned partitions are read from their start, to rebuild their state.
-    fn rebuilds(&self) -> bool;
+    /// A partition is ours from here on; says from which offset to read it.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be taken over, and the stage not go on.
+    fn assigned(&mut self, assigned: Assigned) -> Result<i64>;
 
-    /// These partitions, and no others, are ours from here on.
-    fn assigned(&mut self, partitions: BTreeMap<Partition, Committed>) -> Result<()>;
+    /// A partition is ours no longer. All that was read of it is committed.
+    fn revoked(&mut self, slot: usize);
 
     /// Takes one record; what is to be written goes to `outputs`.
+    ///
+    /// # Errors
+    ///
+    /// The stage cannot go on.
     fn record(&mut self, record: Record<'_>, outputs: &mut Vec<Output>) -> Result<()>;
 
-    /// The end of a partition has been reached, for now.
-    fn at_end(&mut self, _partition: Partition) {}
-
-    /// The batch is about to be committed.
+    /// What was read is about to be committed; also called when nothing was.
+    ///
+    /// # Errors
+    ///
+    /// The stage cannot go on.
     fn before_commit(&mut self, _outputs: &mut Vec<Output>) -> Result<()> {
         Ok(())
     }
 
-    /// What to commit of a partition whose next offset is `next`; `None` while its state is being rebuilt.
-    fn to_commit(&self, partition: &Partition, next: i64) -> Option<Committed>;
+    /// What to note with a partition's next offset; `None` if it is not to be committed, for what was read is not new.
+    fn note(&self, slot: usize, next: i64) -> Option<String>;
 
-    /// The batch has been committed: what was held back for this may be said.
-    fn committed(&mut self);
+    /// It has been committed: what was held back for this may be said.
+    fn committed(&mut self) {}
 
     /// Whether everything that is ours has caught up with what is committed.
-    fn ready(&self) -> bool;
+    fn ready(&self) -> bool {
+        true
+    }
 }
 
 /// Runs a stage until it is told to stop, or fails.
-pub(super) fn run<S: Stage>(name: &'static str, stage: S, shared: &Shared) -> Result<()> {
-    let kafka = &shared.config.kafka;
-    let group = stage.group();
+pub(super) fn run<S: Stage>(
+    name: &'static str,
+    stage: S,
+    kafka: &Kafka,
+    status: &Arc<Status>,
+    stop: &AtomicBool,
+) -> Result<()> {
+    let group = format!("{}-{name}", kafka.group);
     let writer = Writer::open(kafka, &format!("{group}-{}", kafka.instance))?;
-    let consumer = super::client::consumer(kafka, &group, &stage.topics(), stage.rebuilds(), &shared.status)?;
-    let pump = Pump { name, stage, shared, writer, consumer, next: BTreeMap::new(), outputs: Vec::new() };
-    pump.run()
+    let consumer = Arc::new(super::client::consumer(kafka, &group, &stage.topics(), status)?);
+    let mut batches = Batches::new(&consumer)?;
+    let mut pump = Pump { name, stage, status, writer, consumer, slots: Vec::new(), outputs: Vec::new(), written: 0 };
+    while !stop.load(Ordering::Relaxed) {
+        pump.gather(&mut batches, kafka)?;
+        pump.commit()?;
+        pump.rebalance(&batches)?;
+        status.beat(name, pump.stage.ready());
+    }
+    Ok(())
 }
 
 struct Pump<'s, S> {
     name: &'static str,
     stage: S,
-    shared: &'s Shared,
+    status: &'s Status,
     writer: Writer,
-    consumer: BaseConsumer<Group>,
-    /// Next offset of each partition that the open batch read.
-    next: BTreeMap<Partition, i64>,
+    consumer: Arc<BaseConsumer<Group>>,
+    /// Every partition that ever was ours.
+    slots: Vec<Slot>,
+    /// What is to be written with the next commit, and about how many bytes that is.
     outputs: Vec<Output>,
+    written: usize,
+}
+
+struct Slot {
+    partition: Partition,
+    /// Next offset to take; `None` while the partition is not ours.
+    next: Option<i64>,
+    /// Whether records were taken since the last commit.
+    read: bool,
 }
 
 impl<S: Stage> Pump<'_, S> {
-    fn run(mut self) -> Result<()> {
-        while !self.shared.stopping() {
-            self.gather()?;
-            self.commit()?;
-            self.shared.status.beat(self.name, self.stage.ready());
+    /// Reads until a batch's size or its time is up, or the group changes.
+    fn gather(&mut self, batches: &mut Batches<Group>, kafka: &Kafka) -> Result<()> {
+        let (start, mut records) = (Instant::now(), 0);
+        while records < kafka.batch_records && start.elapsed() < kafka.commit_interval() && !self.changes()? {
+            let batch = batches.read(MOST_READ.min(kafka.batch_records - records), POLL)?;
+            records += batch.count();
+            for run in batch.runs() {
+                self.take(run)?;
+            }
         }
         Ok(())
     }
 
-    /// Reads until the batch is full or its time is up.
-    fn gather(&mut self) -> Result<()> {
-        let kafka = &self.shared.config.kafka;
-        let start = Instant::now();
-        let (mut records, mut written, mut counted) = (0, 0, 0);
-        while records < kafka.batch_records && written < MOST_OUTPUT && start.elapsed() < kafka.commit_interval() {
-            let polled = self.consumer.poll(POLL);
-            // Before the record, which may be the first of a partition that this very poll brought.
-            rebalance(self.name, self.consumer.context(), &mut self.stage, &mut self.next, &mut self.outputs)?;
-            let read = match polled {
-                None => false,
-                Some(Ok(message)) => {
-                    take(&message, &mut self.stage, &mut self.next, &mut self.outputs)?;
-                    true
-                }
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    for topic in self.stage.topics().into_iter().map(str::to_owned).collect::<Vec<_>>() {
-                        self.stage.at_end((topic, partition));
-                    }
-                    false
-                }
-                Some(Err(error)) if is_passing(&error) => {
-                    tracing::warn!(stage = self.name, "{error}");
-                    false
-                }
-                Some(Err(error)) => return Err(error).context("cannot read"),
-            };
-            records += usize::from(read);
-            let new = self.outputs.get(counted..).unwrap_or_default();
-            written += new.iter().map(|output| output.payload.len()).sum::<usize>();
-            counted = self.outputs.len();
+    /// Serves the consumer's own events; says whether the group has changed.
+    fn changes(&self) -> Result<bool> {
+        match self.consumer.poll(Duration::ZERO) {
+            Some(Ok(_)) => bail!("a record came past the batches"),
+            Some(Err(error)) => self.pass(error)?,
+            None => {}
         }
+        Ok(self.consumer.context().is_changing())
+    }
+
+    /// Takes messages of one partition.
+    fn take<'b>(&mut self, run: impl Iterator<Item = Message<'b>>) -> Result<()> {
+        let mut run = run.peekable();
+        let slot = run.peek().and_then(|message| self.slot(message.topic(), message.partition()));
+        for message in run {
+            if let Some(code) = message.error() {
+                self.pass(KafkaError::MessageConsumption(code))?;
+            } else if let Some(slot) = slot {
+                self.record(slot, message)?;
+            }
+            if self.written >= MOST_OUTPUT {
+                self.commit()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, number: usize, message: Message<'_>) -> Result<()> {
+        let Some(slot) = self.slots.get_mut(number) else { return Ok(()) };
+        // A pause during a read has its messages fetched once more.
+        if slot.next.is_none_or(|next| message.offset() < next) {
+            return Ok(());
+        }
+        let record = Record {
+            slot: number,
+            partition: &slot.partition,
+            offset: message.offset(),
+            timestamp: message.timestamp().unwrap_or(Millis::MAX),
+            payload: message.payload(),
+            message,
+        };
+        let before = self.outputs.len();
+        self.stage.record(record, &mut self.outputs)?;
+        self.written += self.outputs.iter().skip(before).map(|output| output.payload.len()).sum::<usize>();
+        slot.next = Some(message.offset() + 1);
+        slot.read = true;
+        Ok(())
+    }
+
+    fn slot(&self, topic: &str, number: i32) -> Option<usize> {
+        self.slots.iter().position(|slot| slot.partition.number == number && *slot.partition.topic == *topic)
+    }
+
+    /// Lets an error go by that librdkafka recovers from by itself.
+    fn pass(&self, error: KafkaError) -> Result<()> {
+        ensure!(is_passing(&error), anyhow::Error::new(error).context("cannot read"));
+        tracing::warn!(stage = self.name, "{error}");
         Ok(())
     }
 
     fn commit(&mut self) -> Result<()> {
         self.stage.before_commit(&mut self.outputs)?;
         let mut offsets = TopicPartitionList::new();
-        for (partition, next) in std::mem::take(&mut self.next) {
-            if let Some(Committed { offset: Some(offset), note }) = self.stage.to_commit(&partition, next) {
-                let mut element = offsets.add_partition(&partition.0, partition.1);
-                element.set_offset(Offset::Offset(offset))?;
+        for (number, slot) in self.slots.iter_mut().enumerate() {
+            if let (true, Some(next)) = (std::mem::take(&mut slot.read), slot.next)
+                && let Some(note) = self.stage.note(number, next)
+            {
+                let mut element = offsets.add_partition(&slot.partition.topic, slot.partition.number);
+                element.set_offset(Offset::Offset(next))?;
                 element.set_metadata(note);
             }
         }
-        if offsets.count() == 0 && self.outputs.is_empty() {
-            return Ok(());
+        if offsets.count() > 0 || !self.outputs.is_empty() {
+            self.write(&offsets)?;
+            self.outputs.clear();
+            self.written = 0;
+            self.stage.committed();
         }
-        let start = Instant::now();
-        self.writer.commit(&self.outputs, &offsets, &self.consumer)?;
-        self.shared.status.metrics.commit(start.elapsed());
-        self.outputs.clear();
-        self.stage.committed();
         Ok(())
     }
-}
 
-/// Takes in what the coordinator decided. A batch that is open when partitions change is dropped: whoever owns them next
-/// starts from what is committed.
-fn rebalance<S: Stage>(
-    name: &str,
-    group: &Group,
-    stage: &mut S,
-    next: &mut BTreeMap<Partition, i64>,
-    outputs: &mut Vec<Output>,
-) -> Result<()> {
-    for change in group.changes() {
-        next.clear();
-        outputs.clear();
-        match change {
-            Change::Assigned(partitions) => {
-                tracing::info!(stage = name, partitions = partitions.len(), "partitions assigned");
-                stage.assigned(partitions)?;
+    /// Writes and commits; once more where the group meanwhile counts another generation, of which the consumer is just
+    /// being told. What it gives away it gives away only when we say so: until then our partitions are ours in every one.
+    fn write(&self, offsets: &TopicPartitionList) -> Result<()> {
+        let start = Instant::now();
+        let mut written = self.writer.commit(&self.outputs, offsets, &self.consumer);
+        while written.as_ref().is_err_and(is_outdated) && start.elapsed() < NETWORK_TIMEOUT {
+            tracing::info!(stage = self.name, "the group has gone on: committing once more");
+            thread::sleep(POLL);
+            written = self.writer.commit(&self.outputs, offsets, &self.consumer);
+        }
+        self.status.metrics.commit(start.elapsed());
+        written
+    }
+
+    /// Answers what the group's coordinator decided. Nothing that was read is uncommitted then.
+    fn rebalance(&mut self, batches: &Batches<Group>) -> Result<()> {
+        for change in self.consumer.context().changes() {
+            match change {
+                Change::Assigned(partitions) => self.assign(partitions, batches)?,
+                Change::Revoked(partitions) => self.revoke(&partitions)?,
             }
-            Change::Revoked => {
-                tracing::info!(stage = name, "partitions revoked");
-                stage.assigned(BTreeMap::new())?;
+        }
+        Ok(())
+    }
+
+    fn assign(&mut self, mut partitions: TopicPartitionList, batches: &Batches<Group>) -> Result<()> {
+        tracing::info!(stage = self.name, partitions = partitions.count(), "partitions assigned");
+        if partitions.count() > 0 {
+            let committed = self.consumer.committed_offsets(partitions.clone(), NETWORK_TIMEOUT)?;
+            for element in committed.elements() {
+                element.error()?;
+                let from = self.take_over(&element)?;
+                partitions.set_partition_offset(element.topic(), element.partition(), Offset::Offset(from))?;
+                batches.take(element.topic(), element.partition())?;
             }
-            Change::Failed(error) => bail!("cannot take the assigned partitions: {error}"),
+        }
+        self.consumer.incremental_assign(&partitions).context("cannot take the assigned partitions")
+    }
+
+    /// Has the stage take a partition over; returns the offset to read it from.
+    fn take_over(&mut self, element: &TopicPartitionListElem<'_>) -> Result<i64> {
+        let partition = Partition { topic: element.topic().into(), number: element.partition() };
+        let (begins, _) = self.consumer.fetch_watermarks(&partition.topic, partition.number, NETWORK_TIMEOUT)?;
+        let committed = element.offset().to_raw().filter(|offset| *offset >= 0);
+        let slot = self.slot(&partition.topic, partition.number).unwrap_or(self.slots.len());
+        if slot == self.slots.len() {
+            self.slots.push(Slot { partition: partition.clone(), next: None, read: false });
+        }
+        let note = element.metadata().to_owned();
+        let from = self.stage.assigned(Assigned { slot, partition, begins, committed, note })?;
+        self.own(slot, Some(from));
+        Ok(from)
+    }
+
+    fn own(&mut self, slot: usize, next: Option<i64>) {
+        if let Some(slot) = self.slots.get_mut(slot) {
+            slot.next = next;
         }
     }
-    Ok(())
+
+    fn revoke(&mut self, partitions: &TopicPartitionList) -> Result<()> {
+        ensure!(!self.consumer.assignment_lost(), "the group has given this process up: its partitions are others'");
+        tracing::info!(stage = self.name, partitions = partitions.count(), "partitions revoked");
+        for element in partitions.elements() {
+            let slot = self.slot(element.topic(), element.partition()).context("a partition that is not ours")?;
+            self.own(slot, None);
+            self.stage.revoked(slot);
+        }
+        self.status.metrics.forget_lags();
+        self.consumer.incremental_unassign(partitions).context("cannot give up the revoked partitions")
+    }
 }
 
-fn take<S: Stage>(
-    message: &BorrowedMessage<'_>,
-    stage: &mut S,
-    next: &mut BTreeMap<Partition, i64>,
-    outputs: &mut Vec<Output>,
-) -> Result<()> {
-    let timestamp = match message.timestamp() {
-        Timestamp::CreateTime(at) | Timestamp::LogAppendTime(at) if at > 0 => at,
-        _ => Millis::MAX,
-    };
-    let seals = message.headers().into_iter().flat_map(|headers| headers.iter()).filter(|header| header.key == SEAL);
-    let seal = seals.last().and_then(|header| std::str::from_utf8(header.value?).ok());
-    let record = Record {
-        topic: message.topic(),
-        partition: message.partition(),
-        offset: message.offset(),
-        timestamp,
-        payload: message.payload().unwrap_or_default(),
-        seal,
-    };
-    stage.record(record, outputs)?;
-    next.insert((record.topic.to_owned(), record.partition), record.offset + 1);
-    Ok(())
+impl<S> Drop for Pump<'_, S> {
+    /// A change that nobody has answered would keep the consumer from closing for ever.
+    fn drop(&mut self) {
+        self.consumer.context().close();
+        let none = TopicPartitionList::new();
+        let _ = self.consumer.incremental_assign(&none);
+        let _ = self.consumer.incremental_unassign(&none);
+    }
 }
 
 /// Errors that librdkafka recovers from by itself.

@@ -1,0 +1,21 @@
+//! Tautline keeps AI agents on a taut line while they work on cloud production.
+//!
+//! This package is the shell: every input and output. What is judged and learned is in `tautline-detectors`, what bytes
+//! mean in `tautline-ingest`. The library is for stages of one's own over Kafka: see [`kafka::run_stage`].
+
+mod check;
+mod checkpoint;
+mod cli;
+mod config;
+mod demo;
+mod explain;
+mod feed;
+mod http;
+pub mod kafka;
+mod metrics;
+mod output;
+mod replay;
+mod rules;
+mod status;
+
+pub use cli::main;
