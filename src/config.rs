@@ -50,7 +50,7 @@ impl Default for Kafka {
             group: "tautline".to_owned(),
             instance: "0".to_owned(),
             commit_interval_ms: 100,
-            batch_records: 10_000,
+            batch_records: 50_000,
             session_timeout_ms: 6_000,
         }
     }

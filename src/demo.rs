@@ -95,7 +95,7 @@ async fn listen(address: SocketAddr) -> Result<TcpListener> {
 
 fn judge(feed: &mut Feed, line: &[u8], received: Millis, status: &Status) -> Vec<Deviation> {
     let fed = feed.judge(line, received);
-    fed.events.iter().for_each(|(source, verdict)| status.metrics.event(*source, *verdict));
+    status.metrics.events(&fed.events);
     fed.rejections.iter().for_each(|rejection| status.metrics.dead_letter(rejection));
     status.metrics.agents(feed.engine().baselines().iter().map(|(_, profile)| profile));
     fed.deviations

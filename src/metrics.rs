@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
-use tautline_detectors::baselines::Profile;
+use tautline_detectors::baselines::{MOST_NOTICES, Profile};
 use tautline_detectors::deviation::{Deviation, LearningState};
 use tautline_detectors::engine::Verdict;
 use tautline_detectors::event::Source;
@@ -29,6 +29,8 @@ pub(crate) struct Metrics {
     policy_errors: IntCounter,
     pub(crate) checkpoints: CheckpointMetrics,
     rulebook_reloads: IntCounterVec,
+    notices: IntGauge,
+    notices_full: IntGauge,
 }
 
 const OUTCOMES: [&str; 3] = ["accepted", "duplicate", "unregistered"];
@@ -74,6 +76,14 @@ impl Metrics {
                 "Policies that could not be evaluated; each is a deviation too.",
             )?,
             checkpoints: CheckpointMetrics::new()?,
+            notices: IntGauge::new(
+                "tautline_unregistered_notices",
+                "Reports about unregistered principals that are remembered, in the shard that has most.",
+            )?,
+            notices_full: IntGauge::new(
+                "tautline_unregistered_notices_full",
+                "Whether a shard remembers as many of them as it may: what comes beyond is reported every time.",
+            )?,
             rulebook_reloads: IntCounterVec::new(
                 Opts::new("tautline_rulebook_reloads_total", "Rulebooks read again on demand, by result."),
                 &["result"],
@@ -96,6 +106,8 @@ impl Metrics {
         registry.register(Box::new(self.commit.clone()))?;
         registry.register(Box::new(self.policy_errors.clone()))?;
         registry.register(Box::new(self.rulebook_reloads.clone()))?;
+        registry.register(Box::new(self.notices.clone()))?;
+        registry.register(Box::new(self.notices_full.clone()))?;
         self.checkpoints.register(registry)
     }
 
@@ -120,14 +132,24 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn event(&self, source: Source, verdict: Verdict) {
-        let outcome = match verdict {
-            Verdict::Judged => "accepted",
-            Verdict::Repeated => "duplicate",
-            Verdict::Unregistered => "unregistered",
-            Verdict::Control => return,
-        };
-        self.events.with_label_values(&[source.name(), outcome]).inc();
+    /// Counts events; there may be very many at once.
+    pub(crate) fn events(&self, events: &[(Source, Verdict)]) {
+        let mut counts: Vec<((Source, Verdict), u64)> = Vec::new();
+        for event in events {
+            match counts.iter_mut().find(|(kind, _)| kind == event) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((*event, 1)),
+            }
+        }
+        for ((source, verdict), count) in counts {
+            let outcome = match verdict {
+                Verdict::Judged => "accepted",
+                Verdict::Repeated => "duplicate",
+                Verdict::Unregistered => "unregistered",
+                Verdict::Control => continue,
+            };
+            self.events.with_label_values(&[source.name(), outcome]).inc_by(count);
+        }
     }
 
     pub(crate) fn deviation(&self, deviation: &Deviation) {
@@ -149,6 +171,13 @@ impl Metrics {
         self.rulebook_reloads.with_label_values(&[result]).inc();
     }
 
+    /// Says how much is remembered of unregistered principals, of the bound that each shard has.
+    pub(crate) fn notices(&self, shards: impl Iterator<Item = usize>) {
+        let most = shards.max().unwrap_or_default();
+        self.notices.set(i64::try_from(most).unwrap_or(i64::MAX));
+        self.notices_full.set(i64::from(most >= MOST_NOTICES));
+    }
+
     /// Counts agents by the state of their baselines.
     pub(crate) fn agents<'p>(&self, profiles: impl Iterator<Item = &'p Profile>) {
         let (mut learning, mut active) = (0, 0);
@@ -168,8 +197,9 @@ impl Metrics {
         self.lag.reset();
     }
 
-    pub(crate) fn latency(&self, latency: Duration) {
-        self.latency.observe(latency.as_secs_f64());
+    pub(crate) fn latencies(&self, latencies: impl Iterator<Item = Duration>) {
+        let local = self.latency.local();
+        latencies.for_each(|latency| local.observe(latency.as_secs_f64()));
     }
 
     pub(crate) fn commit(&self, duration: Duration) {

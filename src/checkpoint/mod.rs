@@ -54,6 +54,8 @@ impl fmt::Display for Place {
 /// What a shard has to know beside its pieces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Head {
+    /// Version of the product whose engine the memory is of.
+    pub(crate) engine: String,
     /// Next offset to read: everything below is in the memory.
     pub(crate) offset: i64,
     /// Hash of the rulebook that the partition began with.
@@ -148,9 +150,14 @@ impl Checkpoints {
         place: &Place,
         at_most: i64,
         start: impl FnMut(&Head) -> Result<S, String>,
-        add: impl FnMut(&mut S, &[RecordBatch]) -> Result<(), String>,
+        mut add: impl FnMut(&mut S, &[RecordBatch]) -> Result<(), String>,
     ) -> Result<Option<(Head, S)>> {
         self.forget(place);
+        let add = |state: &mut S, tables: &[RecordBatch]| {
+            // A large memory takes its time; whoever restores it is not stuck.
+            self.status.beat("engine", false);
+            add(state, tables)
+        };
         load::newest(&self.store, &self.status.metrics, place, at_most, start, add)
     }
 }

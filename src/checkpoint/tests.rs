@@ -32,7 +32,7 @@ fn place() -> Place {
 
 fn head(offset: i64) -> Head {
     let (first_book, book) = ("first".to_owned(), "second".to_owned());
-    Head { offset, first_book, book, latest: -5, opened: 7, sealed: u64::MAX }
+    Head { engine: "1".to_owned(), offset, first_book, book, latest: -5, opened: 7, sealed: u64::MAX }
 }
 
 fn config(directory: &Path) -> config::Checkpoints {

@@ -1,15 +1,15 @@
 //! The engine's stage: reads the log, one shard a partition, and writes alerts, revocation requests and ticks.
 //!
-//! A shard's memory is rebuilt by replaying its partition from the start, in silence up to what is committed. The first
-//! rulebook of a partition is noted with every committed offset; every later one is a record of the log.
+//! A shard's memory is that of its latest checkpoint and the log from there on, replayed in silence up to what is
+//! committed. The first rulebook of a partition is noted with every committed offset; every later one is a record of the
+//! log.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tautline_detectors::deviation::Deviation;
-use tautline_detectors::engine::{Engine, Input, Verdict};
+use tautline_detectors::engine::{Input, Verdict};
 use tautline_detectors::event::{Millis, Source};
 use tautline_ingest::log::LogRecord;
 use tautline_ingest::resolve::resolve;
@@ -19,31 +19,10 @@ use super::Shared;
 use super::client::{Output, Partition, SEAL, create_topics};
 use super::hop::dead_letter_of;
 use super::pump::{Assigned, Record, Stage, now};
+use super::shards::{Shard, Shards};
 use crate::output::caep;
 use crate::output::ocsf::{self, Position};
 use crate::rules::RulebookStore;
-
-/// One partition's engine.
-struct Shard {
-    partition: Partition,
-    engine: Engine,
-    /// Hash of the rulebook that the partition began with.
-    first_book: String,
-    /// Offset from which on we speak.
-    speaks_from: i64,
-    /// Whether the replay has come to `speaks_from`.
-    rebuilt: bool,
-    /// Events were stepped since the last tick that was appended.
-    moved: bool,
-    /// Time of the latest event.
-    latest: Millis,
-    /// The rulebook that was appended last and has not come back yet.
-    switching_to: Option<String>,
-    /// Number of the latest record of our own that came back; an older one is one of ours sent again by somebody else.
-    opened: u64,
-    /// Number of the latest record of our own that was sent.
-    sealed: u64,
-}
 
 impl Shard {
     /// The time of a tick that is due, if one would end anything.
@@ -81,7 +60,7 @@ const COUNT_AGENTS: Duration = Duration::from_secs(5);
 pub(super) struct EngineStage {
     shared: Arc<Shared>,
     store: RulebookStore,
-    shards: BTreeMap<usize, Shard>,
+    shards: Shards,
     last_tick: Instant,
     last_count: Instant,
     /// What the open batch led to, counted and shown once it is committed.
@@ -101,8 +80,11 @@ impl EngineStage {
         create_topics(&shared)?;
         let mut store = RulebookStore::open(&shared.config.rulebook.store)?;
         store.keep(&shared.book())?;
+        let group = format!("{}-engine", shared.config.kafka.group);
+        let interval = Duration::from_secs(shared.config.checkpoints.interval_seconds);
+        let shards = Shards::new(&group, Arc::clone(&shared.checkpoints), interval);
         let (last_tick, last_count) = (Instant::now(), Instant::now());
-        Ok(Self { shared, store, shards: BTreeMap::new(), last_tick, last_count, held: Held::default() })
+        Ok(Self { shared, store, shards, last_tick, last_count, held: Held::default() })
     }
 
     /// What the engine is to step over for a record: several in `direct` mode, where a record may be a batch.
@@ -114,7 +96,7 @@ impl EngineStage {
             }]);
         }
         let format = self.shared.config.sources.first().map_or(Format::Auto, |source| source.format);
-        let Some(shard) = self.shards.get(&record.slot) else { return Ok(Vec::new()) };
+        let Some(shard) = self.shards.get(record.slot) else { return Ok(Vec::new()) };
         let book = shard.engine.rulebook();
         let decoded = decode(record.payload, format, record.timestamp);
         let resolved = decoded.into_iter().map(|event| {
@@ -132,8 +114,9 @@ impl EngineStage {
             return;
         }
         self.last_count = Instant::now();
-        let profiles = self.shards.values().flat_map(|shard| shard.engine.baselines().iter());
-        self.shared.status.metrics.agents(profiles.map(|(_, profile)| profile));
+        let metrics = &self.shared.status.metrics;
+        metrics.agents(self.shards.iter().flat_map(|shard| shard.engine.baselines().iter()).map(|(_, profile)| profile));
+        metrics.notices(self.shards.iter().map(|shard| shard.engine.baselines().notices()));
     }
 
     /// Whether a record of a log that others write too is our own: sealed, and not one of ours sent again.
@@ -141,7 +124,7 @@ impl EngineStage {
         let Partition { topic, number } = record.partition;
         let seal = record.message.header(SEAL);
         let opened = seal.and_then(|seal| self.store.open_seal(seal, topic, *number, record.payload));
-        match (opened, self.shards.get_mut(&record.slot)) {
+        match (opened, self.shards.get_mut(record.slot)) {
             (Some(number), Some(shard)) if number > shard.opened => {
                 shard.opened = number;
                 true
@@ -185,35 +168,21 @@ impl Stage for EngineStage {
         vec![self.shared.config.log_topic()]
     }
 
-    /// A partition is read from its start, to rebuild its memory.
     fn assigned(&mut self, assigned: Assigned) -> Result<i64> {
-        let first_book = Some(assigned.note).filter(|note| !note.is_empty());
-        let first_book = first_book.unwrap_or_else(|| self.shared.book().hash().to_owned());
-        let speaks_from = assigned.committed.unwrap_or(assigned.begins);
-        let shard = Shard {
-            partition: assigned.partition,
-            engine: Engine::new(self.store.find(&first_book)?),
-            first_book,
-            speaks_from,
-            rebuilt: speaks_from <= assigned.begins,
-            moved: false,
-            latest: Millis::MIN,
-            switching_to: None,
-            opened: 0,
-            sealed: 0,
-        };
-        self.shards.insert(assigned.slot, shard);
-        Ok(assigned.begins)
+        let Self { shared, store, shards, .. } = self;
+        shards.take_over(assigned, shared.book().hash(), |hash| store.find(hash))
     }
 
     fn revoked(&mut self, slot: usize) {
-        self.shards.remove(&slot);
+        self.shards.give_up(slot);
     }
 
     fn record(&mut self, record: Record<'_>, outputs: &mut Vec<Output>) -> Result<()> {
+        let inputs = self.inputs(&record)?;
+        let Some(shard) = self.shards.get_mut(record.slot) else { return Ok(()) };
+        let speaks = shard.take(record.offset);
         let mut rejected = Vec::new();
-        for input in self.inputs(&record)? {
-            let Some(shard) = self.shards.get_mut(&record.slot) else { return Ok(()) };
+        for input in inputs {
             let input = match input {
                 Ok(input) => input,
                 Err(rejection) => {
@@ -221,23 +190,21 @@ impl Stage for EngineStage {
                     continue;
                 }
             };
+            let Some(shard) = self.shards.get_mut(record.slot) else { return Ok(()) };
             let (verdict, deviations) = shard.engine.step(&input);
             if let Input::Event(event) = &input {
                 shard.moved = true;
                 shard.latest = shard.latest.max(event.at);
+                if speaks {
+                    self.held.events.push((event.source, verdict));
+                    self.held.arrivals.push(record.timestamp);
+                }
             }
-            if record.offset < shard.speaks_from {
-                continue;
+            if speaks {
+                self.speak(&record, deviations, outputs);
             }
-            if let Input::Event(event) = &input {
-                self.held.events.push((event.source, verdict));
-                self.held.arrivals.push(record.timestamp);
-            }
-            self.speak(&record, deviations, outputs);
         }
-        let Some(shard) = self.shards.get_mut(&record.slot) else { return Ok(()) };
-        shard.rebuilt |= record.offset + 1 >= shard.speaks_from;
-        if record.offset >= shard.speaks_from && !rejected.is_empty() {
+        if speaks && !rejected.is_empty() {
             outputs.push(dead_letter_of(&self.shared, &record, &rejected));
             self.held.rejections.append(&mut rejected);
         }
@@ -250,7 +217,7 @@ impl Stage for EngineStage {
         let tick = self.last_tick.elapsed() >= Duration::from_secs(self.shared.config.log.tick_seconds);
         let book = self.shared.book();
         let hash = book.hash();
-        for shard in self.shards.values_mut().filter(|shard| shard.rebuilt) {
+        for shard in self.shards.iter_mut().filter(|shard| shard.rebuilt) {
             if shard.engine.rulebook().hash() != hash && shard.switching_to.as_deref() != Some(hash) {
                 self.store.keep(&book)?;
                 let switch = LogRecord::Rulebook { hash: hash.to_owned() };
@@ -268,23 +235,24 @@ impl Stage for EngineStage {
     }
 
     fn note(&self, slot: usize, next: i64) -> Option<String> {
-        let shard = self.shards.get(&slot)?;
-        (next > shard.speaks_from).then(|| shard.first_book.clone())
+        self.shards.note(slot, next)
     }
 
     fn committed(&mut self) {
         let held = std::mem::take(&mut self.held);
-        let status = &self.shared.status;
-        held.events.iter().for_each(|(source, verdict)| status.metrics.event(*source, *verdict));
+        let (status, now) = (&self.shared.status, now());
+        status.metrics.events(&held.events);
+        let since = |arrival: &Millis| Duration::from_millis(u64::try_from(now - arrival).unwrap_or_default());
+        status.metrics.latencies(held.arrivals.iter().map(since));
         held.rejections.iter().for_each(|rejection| status.metrics.dead_letter(rejection));
         held.deviations.into_iter().for_each(|deviation| status.deviation(deviation));
-        let now = now();
-        for arrival in held.arrivals {
-            status.metrics.latency(Duration::from_millis(u64::try_from(now - arrival).unwrap_or_default()));
-        }
+    }
+
+    fn idle(&mut self) {
+        self.shards.save_when_due();
     }
 
     fn ready(&self) -> bool {
-        !self.shards.is_empty() && self.shards.values().all(|shard| shard.rebuilt)
+        self.shards.ready()
     }
 }

@@ -9,6 +9,7 @@ mod client;
 mod engine;
 mod hop;
 mod pump;
+mod shards;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -30,6 +31,7 @@ pub use crate::config::Kafka;
 pub use batch::{Batch, Batches, Message};
 pub use client::{Output, Partition};
 pub use pump::{Assigned, Record, Stage};
+pub use shards::{Shard, Shards};
 
 /// How long a stage that failed waits at first, and at most, before it starts anew.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -41,8 +43,7 @@ struct Shared {
     /// The rulebook in force.
     book: RwLock<Arc<Rulebook>>,
     status: Arc<Status>,
-    #[expect(dead_code, reason = "the engine's stage does not save and load yet")]
-    checkpoints: Checkpoints,
+    checkpoints: Arc<Checkpoints>,
     stop: AtomicBool,
     runtime: tokio::runtime::Handle,
 }
@@ -82,7 +83,7 @@ pub(crate) fn run(config: Config) -> Result<()> {
     let book = RwLock::new(read_book(&config)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let status = Arc::new(Status::new()?);
-    let checkpoints = Checkpoints::open(&config.checkpoints, Arc::clone(&status))?;
+    let checkpoints = Arc::new(Checkpoints::open(&config.checkpoints, Arc::clone(&status))?);
     let listener = runtime.block_on(http::bind(config.http.listen))?;
     tracing::info!("metrics, health and live page at http://{}/", listener.local_addr()?);
     runtime.spawn(http::serve(listener, Arc::clone(&status), std::future::pending()));

@@ -94,6 +94,9 @@ pub trait Stage {
     /// It has been committed: what was held back for this may be said.
     fn committed(&mut self) {}
 
+    /// All that was taken is committed; called after every round, also one in which nothing came.
+    fn idle(&mut self) {}
+
     /// Whether everything that is ours has caught up with what is committed.
     fn ready(&self) -> bool {
         true
@@ -116,9 +119,12 @@ pub(super) fn run<S: Stage>(
     while !stop.load(Ordering::Relaxed) {
         pump.gather(&mut batches, kafka)?;
         pump.commit()?;
+        pump.stage.idle();
         pump.rebalance(&batches)?;
         status.beat(name, pump.stage.ready());
     }
+    let ours = pump.slots.iter().enumerate().filter(|(_, slot)| slot.next.is_some());
+    ours.for_each(|(slot, _)| pump.stage.revoked(slot));
     Ok(())
 }
 

@@ -1,0 +1,229 @@
+//! The engines' memory, a shard a partition: taken over from a checkpoint or from the log, saved to further checkpoints,
+//! and given up with the partition.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use tautline_detectors::baselines::Baselines;
+use tautline_detectors::engine::Engine;
+use tautline_detectors::event::Millis;
+use tautline_detectors::rulebook::Rulebook;
+
+use super::client::Partition;
+use super::pump::Assigned;
+use crate::checkpoint::{Checkpoints, Head, Piece, Place};
+use crate::config;
+use crate::status::Status;
+
+/// How long a partition that is given up waits for its last checkpoint.
+const LAST_CHECKPOINT: Duration = Duration::from_secs(5);
+
+/// One partition's engine.
+#[derive(Debug)]
+pub struct Shard {
+    /// The engine.
+    pub engine: Engine,
+    pub(super) partition: Partition,
+    place: Place,
+    /// Offset of the next record to take.
+    next: i64,
+    /// Offset from which on we speak.
+    speaks_from: i64,
+    /// Whether the replay has come to `speaks_from`.
+    pub(super) rebuilt: bool,
+    /// Hash of the rulebook that the partition began with.
+    first_book: String,
+    /// Events were stepped since the last tick that was appended.
+    pub(super) moved: bool,
+    /// Time of the latest event.
+    pub(super) latest: Millis,
+    /// The rulebook that was appended last and has not come back yet.
+    pub(super) switching_to: Option<String>,
+    /// Number of the latest record of our own that came back; an older one is one of ours sent again by somebody else.
+    pub(super) opened: u64,
+    /// Number of the latest record of our own that was sent.
+    pub(super) sealed: u64,
+}
+
+impl Shard {
+    /// Notes that the record at an offset has been taken. Returns whether to speak of it: what lies before the last
+    /// commit has been spoken of.
+    pub fn take(&mut self, offset: i64) -> bool {
+        self.next = offset + 1;
+        self.rebuilt |= self.next >= self.speaks_from;
+        offset >= self.speaks_from
+    }
+
+    fn save(&mut self, checkpoints: &Checkpoints) {
+        let head = Head {
+            engine: env!("CARGO_PKG_VERSION").to_owned(),
+            offset: self.next,
+            first_book: self.first_book.clone(),
+            book: self.engine.rulebook().hash().to_owned(),
+            latest: self.latest,
+            opened: self.opened,
+            sealed: self.sealed,
+        };
+        let pieces = self.engine.freeze().into_iter().map(|piece| Piece {
+            number: piece.number,
+            version: piece.version,
+            tables: Box::new(move || piece.tables()),
+        });
+        // Where the one before is still being written, this one comes with the next.
+        checkpoints.save(&self.place, head, pieces.collect());
+    }
+}
+
+/// The shards of a stage.
+#[derive(Debug)]
+pub struct Shards {
+    group: String,
+    checkpoints: Arc<Checkpoints>,
+    interval: Duration,
+    saved: Instant,
+    shards: BTreeMap<usize, Shard>,
+}
+
+impl Shards {
+    /// No shards yet; those to come are saved under the name of the group at `url`, a directory or an object store.
+    ///
+    /// # Errors
+    ///
+    /// There can be no checkpoints at this place.
+    pub fn open(group: &str, url: &str, interval: Duration) -> Result<Self> {
+        let url = url.to_owned().try_into().map_err(|error: String| anyhow!(error))?;
+        let config = config::Checkpoints { url, interval_seconds: interval.as_secs() };
+        let checkpoints = Checkpoints::open(&config, Arc::new(Status::new()?))?;
+        Ok(Self::new(group, Arc::new(checkpoints), interval))
+    }
+
+    /// The same where there are checkpoints already.
+    pub(super) fn new(group: &str, checkpoints: Arc<Checkpoints>, interval: Duration) -> Self {
+        Self { group: group.to_owned(), checkpoints, interval, saved: Instant::now(), shards: BTreeMap::new() }
+    }
+
+    /// Takes over a partition: restores the newest checkpoint that goes no further than what is committed, or begins with
+    /// nothing. Returns the offset from which the partition is to be read; up to what is committed that is in silence.
+    ///
+    /// `book` is the hash of the rulebook in force, with which a partition begins that was never read before, and `find`
+    /// gives rulebooks by their hash.
+    ///
+    /// # Errors
+    ///
+    /// A rulebook that judged the partition cannot be found.
+    pub fn take_over(
+        &mut self,
+        assigned: Assigned,
+        book: &str,
+        mut find: impl FnMut(&str) -> Result<Arc<Rulebook>>,
+    ) -> Result<i64> {
+        let speaks_from = assigned.committed.unwrap_or(assigned.begins);
+        let Assigned { slot, partition, begins, committed, note } = assigned;
+        let place = Place { group: self.group.clone(), topic: partition.topic.to_string(), partition: partition.number };
+        let first_book = if note.is_empty() { book.to_owned() } else { note };
+        let (head, baselines) = self.recover(&place, speaks_from).unwrap_or_else(|| {
+            let book = first_book.clone();
+            // What was there before anybody read it is no loss.
+            let offset = if committed.is_some() { 0 } else { begins };
+            let engine = env!("CARGO_PKG_VERSION").to_owned();
+            let head = Head { engine, offset, first_book, book, latest: Millis::MIN, opened: 0, sealed: 0 };
+            (head, Baselines::default())
+        });
+        say_what_is_replayed(&place, &head, begins, speaks_from);
+        let next = head.offset.max(begins);
+        let shard = Shard {
+            engine: Engine::resume(find(&head.book)?, baselines),
+            partition,
+            place,
+            next,
+            speaks_from,
+            rebuilt: next >= speaks_from,
+            first_book: head.first_book,
+            moved: false,
+            latest: head.latest,
+            switching_to: None,
+            opened: head.opened,
+            sealed: head.sealed,
+        };
+        self.shards.insert(slot, shard);
+        Ok(next)
+    }
+
+    /// The newest valid checkpoint that goes no further than `at_most`.
+    fn recover(&self, place: &Place, at_most: i64) -> Option<(Head, Baselines)> {
+        let absorb = |baselines: &mut Baselines, tables: &[_]| baselines.absorb(tables).map_err(|e| e.to_string());
+        let loaded = self.checkpoints.load(place, at_most, |_| Ok(Baselines::default()), absorb);
+        loaded.unwrap_or_else(|error| {
+            tracing::error!(%place, "checkpoints cannot be read, the memory is learned anew from the log: {error:#}");
+            None
+        })
+    }
+
+    /// A partition's shard.
+    pub fn get_mut(&mut self, slot: usize) -> Option<&mut Shard> {
+        self.shards.get_mut(&slot)
+    }
+
+    pub(super) fn get(&self, slot: usize) -> Option<&Shard> {
+        self.shards.get(&slot)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Shard> {
+        self.shards.values()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Shard> {
+        self.shards.values_mut()
+    }
+
+    /// What to note with a partition's next offset: the rulebook that it began with. `None` while it is read in silence.
+    pub fn note(&self, slot: usize, next: i64) -> Option<String> {
+        let shard = self.get(slot)?;
+        (next > shard.speaks_from).then(|| shard.first_book.clone())
+    }
+
+    /// Saves everything if it is time. To be called when all that was taken is committed.
+    pub fn save_when_due(&mut self) {
+        if self.saved.elapsed() < self.interval {
+            return;
+        }
+        self.saved = Instant::now();
+        for shard in self.shards.values_mut().filter(|shard| shard.rebuilt) {
+            shard.save(&self.checkpoints);
+        }
+    }
+
+    /// Gives up a partition, of which everything taken is committed. Whoever takes it over finds a checkpoint there.
+    pub fn give_up(&mut self, slot: usize) {
+        let Some(mut shard) = self.shards.remove(&slot) else { return };
+        if shard.rebuilt {
+            // One that is being written goes no further than the last interval.
+            self.checkpoints.finish(LAST_CHECKPOINT);
+            shard.save(&self.checkpoints);
+            self.checkpoints.finish(LAST_CHECKPOINT);
+        }
+        self.checkpoints.forget(&shard.place);
+    }
+
+    /// Whether every shard has caught up with what is committed.
+    pub fn ready(&self) -> bool {
+        !self.shards.is_empty() && self.shards.values().all(|shard| shard.rebuilt)
+    }
+}
+
+/// Says how much of the log is learned again, and what cannot be.
+fn say_what_is_replayed(place: &Place, head: &Head, begins: i64, speaks_from: i64) {
+    let replayed = speaks_from - head.offset.max(begins);
+    if head.offset < begins {
+        let gone = begins - head.offset;
+        tracing::error!(%place, gone, "the log has lost records that no checkpoint covers: what they taught is forgotten");
+    }
+    if head.engine != env!("CARGO_PKG_VERSION") && replayed > 0 {
+        let from = &head.engine;
+        tracing::warn!(%place, from, replayed, "records that another version judged are learned again by this one");
+    } else {
+        tracing::info!(%place, offset = head.offset, replayed, "memory taken over, the rest is replayed in silence");
+    }
+}
