@@ -116,6 +116,22 @@ pub struct Observation<'e> {
     pub cell: Cell,
     /// The value's number in this shard, where it has one.
     code: Option<u32>,
+    /// Where its cell is, if there is one.
+    at: Option<usize>,
+}
+
+/// What a detector counts for itself, under a number of its own choice below [`Note::NUMBERS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The number.
+    pub number: u32,
+    /// What is counted from now on.
+    pub cell: Cell,
+}
+
+impl Note {
+    /// There are no numbers from here on.
+    pub const NUMBERS: u32 = Key::CODES;
 }
 
 /// What an event adds to each dimension of behaviour.
@@ -256,6 +272,11 @@ impl<'b> Past<'b> {
         found().unwrap_or_default()
     }
 
+    /// What a detector counts for itself under a number.
+    pub fn note(self, number: u32) -> Cell {
+        self.profile.map_or_else(Cell::default, |profile| profile.cell(Dimension::Note, number))
+    }
+
     /// How often the agent was active in an hour of the week.
     pub fn hour(self, of_week: usize) -> u32 {
         let hour = u32::try_from(of_week).unwrap_or(u32::MAX);
@@ -266,8 +287,12 @@ impl<'b> Past<'b> {
     pub(crate) fn observe<'e>(self, event: &'e Event) -> Observed<'e> {
         let observation = |(dimension, value)| {
             let code = self.values.code(value);
-            let cell = self.profile.zip(code).map(|(profile, code)| profile.cell(dimension, code));
-            Observation { dimension, value, code, cell: cell.unwrap_or_default() }
+            let known = self.profile.zip(code).and_then(|(profile, code)| {
+                let at = profile.find(Key::new(dimension, code)).ok()?;
+                Some((at, profile.cell_at(at)))
+            });
+            let (at, cell) = known.unzip();
+            Observation { dimension, value, cell: cell.unwrap_or_default(), code, at }
         };
         observations(event).map(observation).collect()
     }
@@ -430,11 +455,11 @@ impl Baselines {
     pub(crate) fn learn(&mut self, slot: Slot, at: Millis, observed: &Observed<'_>) {
         let codes: ArrayVec<_, MOST_OBSERVED> = observed
             .iter()
-            .map(|o| (o.dimension, o.code.or_else(|| self.intern(slot, o.dimension, o.value))))
+            .map(|o| (o.dimension, o.code.or_else(|| self.intern(slot, o.dimension, o.value)), o.at))
             .collect();
         let Some(profile) = self.profile_mut(slot) else { return };
-        for (dimension, code) in codes {
-            if let Some(cell) = code.and_then(|code| profile.cell_mut(dimension, code)) {
+        for (dimension, code, at) in codes {
+            if let Some(cell) = code.and_then(|code| profile.cell_mut(dimension, code, at)) {
                 cell.count = cell.count.saturating_add(1);
             }
         }
@@ -443,7 +468,7 @@ impl Baselines {
         if hour > profile.last_hour {
             profile.last_hour = hour;
             let code = u32::try_from(of_week).unwrap_or_default();
-            if let Some(cell) = profile.cell_mut(Dimension::Hour, code) {
+            if let Some(cell) = profile.cell_mut(Dimension::Hour, code, None) {
                 cell.count = cell.count.saturating_add(1);
             }
         }
@@ -459,22 +484,22 @@ impl Baselines {
         })
     }
 
-    fn cell_mut(&mut self, slot: Slot, dimension: Dimension, value: &str) -> Option<&mut Cell> {
-        let code = self.intern(slot, dimension, value)?;
-        self.profile_mut(slot)?.cell_mut(dimension, code)
-    }
-
     /// Remembers that a value was reported, so that it is neither learned nor reported again.
     pub(crate) fn withhold(&mut self, slot: Slot, dimension: Dimension, value: &str) {
-        if let Some(cell) = self.cell_mut(slot, dimension, value) {
+        let code = self.intern(slot, dimension, value);
+        let profile = self.profile_mut(slot).zip(code);
+        if let Some(cell) = profile.and_then(|(profile, code)| profile.cell_mut(dimension, code, None)) {
             cell.withheld = cell.withheld.saturating_add(1);
         }
     }
 
     /// Remembers what a detector counts for itself.
-    pub(crate) fn note(&mut self, slot: Slot, name: &str, note: Cell) {
-        if let Some(cell) = self.cell_mut(slot, Dimension::Note, name) {
-            *cell = note;
+    pub(crate) fn note(&mut self, slot: Slot, notes: impl Iterator<Item = Note>) {
+        let Some(profile) = self.profile_mut(slot) else { return };
+        for Note { number, cell } in notes {
+            if let Some(known) = profile.cell_mut(Dimension::Note, number, None) {
+                *known = cell;
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::baselines::{Baselines, Cell, Dimension, Observed, Piece, Profile, Rate, RunState, Slot};
+use crate::baselines::{Baselines, Cell, Dimension, Note, Observed, Piece, Profile, Rate, RunState, Slot};
 use crate::detector::{Conformance, Memory, Sighting, Suspicion};
 use crate::deviation::{AgentFacts, Deviation, Evidence, LearningState, Severity};
 use crate::event::{AgentRef, Event, Millis, Outcome};
@@ -47,7 +47,7 @@ pub struct Engine {
     baselines: Baselines,
     decisions: DecisionCache,
     /// What detectors noted of the event under way.
-    notes: Vec<(&'static str, Cell)>,
+    notes: Vec<Note>,
 }
 
 impl Engine {
@@ -105,9 +105,7 @@ impl Engine {
         // What the cloud refused is no habit, and a repeat of what was reported is no more acceptable for being silent.
         let refused = matches!(event.outcome, Outcome::Denied(_));
         let learnable = found.is_empty() && !refused && !past.is_suspect(&observed, event.at);
-        for (name, note) in self.notes.drain(..) {
-            self.baselines.note(slot, name, note);
-        }
+        self.baselines.note(slot, self.notes.drain(..));
         let mut deviations = self.report(&book, (id, agent, slot), event, found);
         if learnable {
             self.baselines.learn(slot, event.at, &observed);
@@ -298,7 +296,7 @@ impl<'b> Finding<'b> {
     }
 }
 
-fn findings<'b>(book: &'b Rulebook, sighting: Sighting<'_>, notes: &mut Vec<(&'static str, Cell)>) -> Vec<Finding<'b>> {
+fn findings<'b>(book: &'b Rulebook, sighting: Sighting<'_>, notes: &mut Vec<Note>) -> Vec<Finding<'b>> {
     let mut found = policy_findings(book, sighting.judgement);
     for control in book.controls() {
         for (severity, detector) in &control.detectors {

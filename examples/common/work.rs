@@ -4,11 +4,10 @@
 //! the agent's own past: a tool or an environment never used before, a burst of such first uses within ten minutes, an
 //! hour of the week in which the agent hardly ever works.
 
-use std::collections::{HashMap, HashSet};
-
 use anyhow::{Result, anyhow, ensure};
+use rustc_hash::FxHashMap;
 use serde::Deserialize;
-use tautline_detectors::baselines::{Cell, Dimension, HOURS_OF_WEEK, Past, Profile, hour_of_week};
+use tautline_detectors::baselines::{Cell, Dimension, HOURS_OF_WEEK, Note, Past, Profile, hour_of_week};
 use tautline_detectors::detector::{Detector, Sighting, Suspicion};
 use tautline_detectors::deviation::Deviation;
 use tautline_detectors::event::Millis;
@@ -23,7 +22,7 @@ const WINDOW: Millis = 600_000;
 const ENOUGH_FOR_HOURS: (u64, Millis) = (100, 7 * 86_400_000);
 
 /// The rules in the order of their alerts' lists, with what each adds to an alert's score.
-pub const RULES: [(&str, u32); 7] = [
+pub(crate) const RULES: [(&str, u32); 7] = [
     ("observer_write", 40),
     ("env_denied", 30),
     ("off_hours", 20),
@@ -35,19 +34,26 @@ pub const RULES: [(&str, u32); 7] = [
 
 /// Which account is which environment, and which environments each team may work in.
 #[derive(Debug, Deserialize)]
-pub struct Policy {
-    pub accounts: HashMap<String, String>,
-    pub teams: HashMap<String, HashSet<String>>,
+pub(crate) struct Policy {
+    pub(crate) accounts: FxHashMap<String, String>,
+    pub(crate) teams: FxHashMap<String, Vec<String>>,
 }
 
 /// A rulebook of one fleet, whose members are all agents there are, and the seven detectors.
-pub fn rulebook(teams: HashMap<String, HashSet<String>>) -> Result<Rulebook> {
-    let file = |name: &str, text: &str| RuleFile { name: name.to_owned(), path: name.to_owned(), text: text.to_owned() };
+pub(crate) fn rulebook(teams: FxHashMap<String, Vec<String>>) -> Result<Rulebook> {
+    let file =
+        |name: &str, text: &str| RuleFile { name: name.to_owned(), path: name.to_owned(), text: text.to_owned() };
     let files = vec![
         file("schema.cedarschema", include_str!("../../rules/schema.cedarschema")),
         file("registry/people.toml", "[people.\"ana@example.com\"]\nname = \"Ana\"\n"),
-        file("registry/agents/all.toml", "[fleets.all]\nclass = \"operator\"\nowner = \"ana@example.com\"\nmembers = [\"*\"]\n"),
-        file("work/control.toml", "id = \"work\"\ntitle = \"Common work\"\nseverity = \"medium\"\nresponse = \"alert\"\n"),
+        file(
+            "registry/agents/all.toml",
+            "[fleets.all]\nclass = \"operator\"\nowner = \"ana@example.com\"\nmembers = [\"*\"]\n",
+        ),
+        file(
+            "work/control.toml",
+            "id = \"work\"\ntitle = \"Common work\"\nseverity = \"medium\"\nresponse = \"alert\"\n",
+        ),
         file("work/policy.cedar", "@id(\"all\")\npermit (principal, action, resource);\n"),
     ];
     let mut book = Rulebook::read(files).map_err(|errors| anyhow!("{errors:?}"))?;
@@ -58,7 +64,7 @@ pub fn rulebook(teams: HashMap<String, HashSet<String>>) -> Result<Rulebook> {
         Box::new(NewValue { rule: "new_tool", dimension: Dimension::Tool }),
         Box::new(NewValue { rule: "new_env", dimension: Dimension::Environment }),
         Box::new(Burst),
-        Box::new(RareHour::new()),
+        Box::new(RareHour),
     ];
     for detector in detectors {
         ensure!(book.add_detector("work", detector), "the control is there");
@@ -67,7 +73,7 @@ pub fn rulebook(teams: HashMap<String, HashSet<String>>) -> Result<Rulebook> {
 }
 
 /// The alert of an event's deviations; its `id` comes first.
-pub fn alert(deviations: &[Deviation]) -> String {
+pub(crate) fn alert(deviations: &[Deviation]) -> String {
     let Some(Deviation { event, .. }) = deviations.first() else { return String::new() };
     let broken: Vec<&(&str, u32)> =
         RULES.iter().filter(|(rule, _)| deviations.iter().any(|deviation| deviation.what == *rule)).collect();
@@ -105,7 +111,7 @@ impl Detector for ObserverWrite {
 
 #[derive(Debug)]
 struct EnvironmentDenied {
-    teams: HashMap<String, HashSet<String>>,
+    teams: FxHashMap<String, Vec<String>>,
 }
 
 impl Detector for EnvironmentDenied {
@@ -164,12 +170,13 @@ impl Detector for NewValue {
 struct Burst;
 
 impl Burst {
-    const NOTE: &str = "first uses";
+    /// Behind those of the hours.
+    const NOTE: u32 = HOURS_OF_WEEK as u32;
 
     /// The event's window, and how many first uses came in it before.
     fn before(sighting: Sighting<'_>) -> (u32, u32) {
         let window = u32::try_from(sighting.event.at.div_euclid(WINDOW)).unwrap_or_default();
-        let note = sighting.past.cell(Dimension::Note, Self::NOTE);
+        let note = sighting.past.note(Self::NOTE);
         (window, if note.count == window { note.withheld } else { 0 })
     }
 }
@@ -184,11 +191,11 @@ impl Detector for Burst {
         if before < BURST && before + new >= BURST { found("burst") } else { None }
     }
 
-    fn note(&self, sighting: Sighting<'_>, notes: &mut Vec<(&'static str, Cell)>) {
+    fn note(&self, sighting: Sighting<'_>, notes: &mut Vec<Note>) {
         let new = first_uses(sighting);
         if new > 0 {
             let (window, before) = Self::before(sighting);
-            notes.push((Self::NOTE, Cell { count: window, withheld: before + new }));
+            notes.push(Note { number: Self::NOTE, cell: Cell { count: window, withheld: before + new } });
         }
     }
 
@@ -198,19 +205,13 @@ impl Detector for Burst {
 }
 
 #[derive(Debug)]
-struct RareHour {
-    /// The notes' names, by hour of the week.
-    names: [&'static str; HOURS_OF_WEEK],
-}
+struct RareHour;
 
 impl RareHour {
-    fn new() -> Self {
-        Self { names: std::array::from_fn(|hour| &*format!("hour {hour}").leak()) }
-    }
-
-    fn known(&self, past: Past<'_>, at: Millis) -> (&'static str, Cell) {
-        let name = self.names.get(hour_of_week(at).0).copied().unwrap_or_default();
-        (name, past.cell(Dimension::Note, name))
+    /// The hour of week, and how many events came in it.
+    fn known(past: Past<'_>, at: Millis) -> (u32, u32) {
+        let hour = u32::try_from(hour_of_week(at).0).unwrap_or_default();
+        (hour, past.note(hour).count)
     }
 }
 
@@ -221,13 +222,13 @@ impl Detector for RareHour {
             profile.learned >= enough && event.at.saturating_sub(profile.first_seen) >= long_enough
         };
         let learned = past.profile().filter(is_known)?.learned;
-        let (_, Cell { count, .. }) = self.known(past, event.at);
+        let (_, count) = Self::known(past, event.at);
         if (u64::from(count) + 1) * 250 < learned + HOURS_OF_WEEK as u64 { found("rare_hour") } else { None }
     }
 
-    fn note(&self, Sighting { event, past, .. }: Sighting<'_>, notes: &mut Vec<(&'static str, Cell)>) {
-        let (name, Cell { count, .. }) = self.known(past, event.at);
-        notes.push((name, Cell { count: count + 1, withheld: 0 }));
+    fn note(&self, Sighting { event, past, .. }: Sighting<'_>, notes: &mut Vec<Note>) {
+        let (number, count) = Self::known(past, event.at);
+        notes.push(Note { number, cell: Cell { count: count + 1, withheld: 0 } });
     }
 
     fn is_statistical(&self) -> bool {

@@ -1,159 +1,172 @@
-//! The events of the common work: agent actions and CloudTrail-like records, as JSON.
+//! What an agent did, as far as these examples look at it: parsed into borrowed fields, nothing else is read.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::fmt;
-use std::marker::PhantomData;
 
-use anyhow::{Context, Result};
-use serde::de::{Deserializer, Visitor};
 use serde::Deserialize;
-use tautline_detectors::event::{AgentRef, Event, Verb};
 
-/// The fields that the work reads, of either kind of record; text is borrowed where it has no escapes.
-#[derive(Debug, Deserialize)]
-pub struct Fields<'a> {
-    #[serde(rename = "eventVersion", borrow)]
-    event_version: Option<Text<'a>>,
-    #[serde(borrow)]
-    id: Option<Text<'a>>,
-    #[serde(borrow)]
-    ts: Option<Text<'a>>,
-    #[serde(borrow)]
-    agent: Option<Agent<'a>>,
-    #[serde(borrow)]
-    tool: Option<Text<'a>>,
-    #[serde(borrow)]
-    action: Option<Text<'a>>,
-    #[serde(borrow)]
-    environment: Option<Text<'a>>,
-    #[serde(borrow)]
-    resource: Option<Text<'a>>,
-    #[serde(rename = "eventID", borrow)]
-    event_id: Option<Text<'a>>,
-    #[serde(rename = "eventTime", borrow)]
-    event_time: Option<Text<'a>>,
-    #[serde(rename = "userIdentity", borrow)]
-    user_identity: Option<Identity<'a>>,
-    #[serde(rename = "eventSource", borrow)]
-    event_source: Option<Text<'a>>,
-    #[serde(rename = "eventName", borrow)]
-    event_name: Option<Text<'a>>,
-    #[serde(rename = "recipientAccountId", borrow)]
-    account: Option<Text<'a>>,
-    #[serde(borrow)]
-    resources: Option<Vec<Resource<'a>>>,
-    #[serde(rename = "readOnly")]
-    read_only: Option<bool>,
+/// An agent action or a CloudTrail record.
+#[derive(Debug)]
+pub(crate) struct WorkEvent<'a> {
+    pub(crate) id: Cow<'a, str>,
+    pub(crate) agent: Cow<'a, str>,
+    pub(crate) class: Cow<'a, str>,
+    /// The tool, or the cloud's service.
+    pub(crate) tool: Cow<'a, str>,
+    /// What it was told to do; of a tool that is in its name, this is empty.
+    pub(crate) operation: Cow<'a, str>,
+    /// The environment, or the account.
+    pub(crate) place: Cow<'a, str>,
+    pub(crate) resource: Cow<'a, str>,
+    pub(crate) ts_ms: i64,
+    pub(crate) write: bool,
 }
 
-#[derive(Debug, Deserialize)]
+/// Both forms at once: what is absent is empty.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Wire<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    ts: Cow<'a, str>,
+    #[serde(borrow)]
+    agent: Agent<'a>,
+    #[serde(borrow)]
+    tool: Cow<'a, str>,
+    #[serde(borrow)]
+    action: Cow<'a, str>,
+    #[serde(borrow)]
+    environment: Cow<'a, str>,
+    #[serde(borrow)]
+    resource: Cow<'a, str>,
+    #[serde(borrow, rename = "eventVersion")]
+    event_version: Cow<'a, str>,
+    #[serde(borrow, rename = "eventID")]
+    event_id: Cow<'a, str>,
+    #[serde(borrow, rename = "eventTime")]
+    event_time: Cow<'a, str>,
+    #[serde(borrow, rename = "userIdentity")]
+    identity: Identity<'a>,
+    #[serde(borrow, rename = "eventSource")]
+    source: Cow<'a, str>,
+    #[serde(borrow, rename = "eventName")]
+    name: Cow<'a, str>,
+    #[serde(borrow, rename = "recipientAccountId")]
+    account: Cow<'a, str>,
+    #[serde(borrow)]
+    resources: Vec<Resource<'a>>,
+    #[serde(rename = "readOnly")]
+    read_only: bool,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct Agent<'a> {
     #[serde(borrow)]
-    id: Text<'a>,
+    id: Cow<'a, str>,
     #[serde(borrow)]
-    class: Text<'a>,
+    class: Cow<'a, str>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct Identity<'a> {
     #[serde(borrow)]
-    arn: Text<'a>,
+    arn: Cow<'a, str>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct Resource<'a> {
-    #[serde(rename = "ARN", borrow)]
-    arn: Text<'a>,
+    #[serde(borrow, rename = "ARN")]
+    arn: Cow<'a, str>,
 }
 
-/// Text that is borrowed from the record where it has no escapes.
-#[derive(Debug, Default)]
-struct Text<'a>(Cow<'a, str>);
+impl<'a> WorkEvent<'a> {
+    /// Parses a record.
+    ///
+    /// # Errors
+    ///
+    /// It is not JSON, or has a field of another type, or no time.
+    pub(crate) fn parse(bytes: &'a [u8], json: Json) -> Result<Self, String> {
+        let wire: Wire<'a> = match json {
+            Json::Serde => serde_json::from_slice(bytes).map_err(|error| error.to_string())?,
+            Json::Sonic => sonic_rs::from_slice(bytes).map_err(|error| error.to_string())?,
+        };
+        let ts = if wire.event_version.is_empty() { &wire.ts } else { &wire.event_time };
+        let ts_ms = millis(ts).ok_or_else(|| format!("no time: `{ts}`"))?;
+        Ok(if wire.event_version.is_empty() { wire.action(ts_ms) } else { wire.cloudtrail(ts_ms) })
+    }
+}
 
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor<'a>(PhantomData<&'a ()>);
+/// The library that parses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Json {
+    Serde,
+    Sonic,
+}
 
-        impl<'de: 'a, 'a> Visitor<'de> for TextVisitor<'a> {
-            type Value = Text<'a>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
+impl<'a> Wire<'a> {
+    fn action(self, ts_ms: i64) -> WorkEvent<'a> {
+        WorkEvent {
+            id: self.id,
+            agent: self.agent.id,
+            class: self.agent.class,
+            tool: self.tool,
+            operation: Cow::Borrowed(""),
+            place: self.environment,
+            resource: self.resource,
+            ts_ms,
+            write: self.action != "read",
         }
+    }
 
-        deserializer.deserialize_str(TextVisitor(PhantomData))
+    /// The role is `agent-<class>`, and its session's name the agent.
+    fn cloudtrail(self, ts_ms: i64) -> WorkEvent<'a> {
+        let agent = part(&self.identity.arn, |arn| arn.rsplit('/').next());
+        let class = part(&self.identity.arn, |arn| arn.rsplit('/').nth(1)?.strip_prefix("agent-"));
+        WorkEvent {
+            id: self.event_id,
+            agent,
+            class,
+            tool: self.source,
+            operation: self.name,
+            place: self.account,
+            resource: self.resources.into_iter().next().unwrap_or_default().arn,
+            ts_ms,
+            write: !self.read_only,
+        }
     }
 }
 
-impl<'a> Fields<'a> {
-    /// Fills the event
-    pub fn fill(&self, accounts: &HashMap<String, String>, event: &mut Event) -> Result<()> {
-        if self.event_version.is_some() { self.fill_cloudtrail(accounts, event) } else { self.fill_action(event) }
-    }
-
-    fn fill_action(&self, event: &mut Event) -> Result<()> {
-        let agent = self.agent.as_ref().context("no `agent`")?;
-        set(&mut event.id, &self.id)?;
-        set_agent(event, &agent.id.0);
-        put(&mut event.principal.id, &agent.class.0);
-        set(&mut event.tool, &self.tool)?;
-        set(&mut event.place.environment, &self.environment)?;
-        set(&mut event.resource.id, &self.resource)?;
-        event.at = time(&self.ts.as_ref().context("no `ts`")?.0).context("not a time")?;
-        event.verb = if self.action.as_ref().is_some_and(|action| action.0 == "read") { Verb::Read } else { Verb::Write };
-        Ok(())
-    }
-
-    fn fill_cloudtrail(&self, accounts: &HashMap<String, String>, event: &mut Event) -> Result<()> {
-        set(&mut event.id, &self.event_id)?;
-        let arn = &self.user_identity.as_ref().context("no `userIdentity`")?.arn.0;
-        let mut parts = arn.rsplit('/');
-        let (agent, role) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        set_agent(event, agent);
-        put(&mut event.principal.id, role.strip_prefix("agent-").unwrap_or(role));
-        set(&mut event.tool, &self.event_source)?;
-        let service = event.tool.strip_suffix(".amazonaws.com").unwrap_or(&event.tool).len();
-        event.tool.truncate(service);
-        event.tool.push(':');
-        event.tool.push_str(&self.event_name.as_ref().context("no `eventName`")?.0);
-        let account = &self.account.as_ref().context("no `recipientAccountId`")?.0;
-        put(&mut event.place.environment, accounts.get(&**account).context("unknown account")?);
-        put(&mut event.resource.id, &self.resources.as_ref().and_then(|all| all.first()).context("no `resources`")?.arn.0);
-        event.at = time(&self.event_time.as_ref().context("no `eventTime`")?.0).context("not a time")?;
-        event.verb = if self.read_only == Some(true) { Verb::Read } else { Verb::Write };
-        Ok(())
+/// A part of a text, borrowed from where the text is.
+fn part<'a>(text: &Cow<'a, str>, of: impl Fn(&str) -> Option<&str>) -> Cow<'a, str> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(of(text).unwrap_or_default()),
+        Cow::Owned(text) => Cow::Owned(of(text).unwrap_or_default().to_owned()),
     }
 }
 
-fn put(field: &mut String, text: &str) {
-    field.clear();
-    field.push_str(text);
+/// Milliseconds since 1970 of an RFC 3339 time in UTC.
+fn millis(text: &str) -> Option<i64> {
+    let bytes = text.as_bytes();
+    let (date, rest) = bytes.split_first_chunk::<19>()?;
+    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, b':', n1, n2, b':', s1, s2] = date else {
+        return None;
+    };
+    let fraction = match rest {
+        [b'Z'] => 0,
+        [b'.', a, b, c, .., b'Z'] => number(&[*a, *b, *c])?,
+        _ => return None,
+    };
+    let (year, month, day) = (number(&[*y1, *y2, *y3, *y4])?, number(&[*m1, *m2])?, number(&[*d1, *d2])?);
+    let (hour, minute, second) = (number(&[*h1, *h2])?, number(&[*n1, *n2])?, number(&[*s1, *s2])?);
+    // Days from the first of March of the year 0, a year that ends with February.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1 - 719_468;
+    Some(((days * 24 + hour) * 60 + minute) * 60_000 + second * 1_000 + fraction)
 }
 
-fn set(field: &mut String, text: &Option<Text<'_>>) -> Result<()> {
-    put(field, &text.as_ref().context("a field is missing")?.0);
-    Ok(())
-}
-
-fn set_agent(event: &mut Event, agent: &str) {
-    match &mut event.agent {
-        AgentRef::Registered(id) => put(id, agent),
-        other => *other = AgentRef::Registered(agent.to_owned()),
-    }
-}
-
-/// Milliseconds since the epoch of `2026-01-05T08:00:00[.123]Z`.
-fn time(text: &str) -> Option<i64> {
-    let timestamp: jiff::Timestamp = text.parse().ok()?;
-    Some(timestamp.as_millisecond())
+fn number(digits: &[u8]) -> Option<i64> {
+    digits.iter().try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + i64::from(digit - b'0')))
 }

@@ -115,7 +115,8 @@ impl EngineStage {
         }
         self.last_count = Instant::now();
         let metrics = &self.shared.status.metrics;
-        metrics.agents(self.shards.iter().flat_map(|shard| shard.engine.baselines().iter()).map(|(_, profile)| profile));
+        metrics
+            .agents(self.shards.iter().flat_map(|shard| shard.engine.baselines().iter()).map(|(_, profile)| profile));
         metrics.notices(self.shards.iter().map(|shard| shard.engine.baselines().notices()));
     }
 

@@ -121,7 +121,8 @@ impl Shards {
     ) -> Result<i64> {
         let speaks_from = assigned.committed.unwrap_or(assigned.begins);
         let Assigned { slot, partition, begins, committed, note } = assigned;
-        let place = Place { group: self.group.clone(), topic: partition.topic.to_string(), partition: partition.number };
+        let place =
+            Place { group: self.group.clone(), topic: partition.topic.to_string(), partition: partition.number };
         let first_book = if note.is_empty() { book.to_owned() } else { note };
         let (head, baselines) = self.recover(&place, speaks_from).unwrap_or_else(|| {
             let book = first_book.clone();

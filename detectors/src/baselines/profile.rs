@@ -164,16 +164,26 @@ impl Profile {
         }
     }
 
-    /// What is counted of a value.
-    pub(super) fn cell(&self, dimension: Dimension, code: u32) -> Cell {
-        let at = self.cells.binary_search_by_key(&Key::new(dimension, code), |(key, _)| *key);
-        at.ok().and_then(|at| self.cells.get(at)).map_or_else(Cell::default, |(_, cell)| *cell)
+    /// Where a cell is, or would be.
+    pub(super) fn find(&self, key: Key) -> Result<usize, usize> {
+        self.cells.binary_search_by_key(&key, |(key, _)| *key)
     }
 
-    /// The cell of a value, made where it is missing; `None` beyond the bound.
-    pub(super) fn cell_mut(&mut self, dimension: Dimension, code: u32) -> Option<&mut Cell> {
+    /// What is counted of a value.
+    pub(super) fn cell(&self, dimension: Dimension, code: u32) -> Cell {
+        self.find(Key::new(dimension, code)).map_or_else(|_| Cell::default(), |at| self.cell_at(at))
+    }
+
+    pub(super) fn cell_at(&self, at: usize) -> Cell {
+        self.cells.get(at).map_or_else(Cell::default, |(_, cell)| *cell)
+    }
+
+    /// The cell of a value, made where it is missing; `None` beyond the bound. Where it was found before, it is mostly
+    /// still.
+    pub(super) fn cell_mut(&mut self, dimension: Dimension, code: u32, before: Option<usize>) -> Option<&mut Cell> {
         let key = Key::new(dimension, code);
-        let at = match self.cells.binary_search_by_key(&key, |(key, _)| *key) {
+        let before = before.filter(|at| self.cells.get(*at).is_some_and(|(known, _)| *known == key));
+        let at = match before.map_or_else(|| self.find(key), Ok) {
             Ok(at) => at,
             Err(_) if !self.has_room(dimension) => return None,
             Err(at) => {

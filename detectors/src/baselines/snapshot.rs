@@ -161,6 +161,7 @@ impl Baselines {
         let found = found.ok_or_else(|| damaged(format!("dimension {dimension}")))?;
         let code = match found {
             Dimension::Hour => value.parse().ok().filter(|hour| (*hour as usize) < HOURS_OF_WEEK),
+            Dimension::Note => value.parse().ok().filter(|number| *number < Key::CODES),
             _ => self.values.intern(value, Key::CODES),
         };
         code.map(|code| Key::new(found, code)).ok_or_else(|| damaged(format!("{dimension} {value}")))
@@ -257,7 +258,7 @@ impl<'t> Cells<'t> {
 
 /// Whether a key's code is a number of its own and not one of a text.
 fn is_number(key: Key) -> bool {
-    key.dimension() == Dimension::Hour as u32
+    [Dimension::Hour, Dimension::Note].iter().any(|dimension| key.dimension() == *dimension as u32)
 }
 
 fn number(count: usize) -> u32 {

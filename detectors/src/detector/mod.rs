@@ -9,7 +9,7 @@ mod unmapped;
 
 use serde::de::DeserializeOwned;
 
-use crate::baselines::{Cell, Dimension, Observed, Past, Rate, RunState};
+use crate::baselines::{Dimension, Note, Observed, Past, Rate, RunState};
 use crate::deviation::Evidence;
 use crate::event::Event;
 use crate::rulebook::{Judgement, Rulebook};
@@ -88,9 +88,8 @@ pub trait Detector: Send + Sync + std::fmt::Debug {
     /// Assesses one event before anything is learned from it.
     fn assess(&self, sighting: Sighting<'_>) -> Option<Suspicion>;
 
-    /// Counts for itself, event by event, whatever was found: pushes what its notes ([`Dimension::Note`]) are from now on,
-    /// by names of its own.
-    fn note(&self, _sighting: Sighting<'_>, _notes: &mut Vec<(&'static str, Cell)>) {}
+    /// Counts for itself, event by event, whatever was found: pushes the notes that it wants kept.
+    fn note(&self, _sighting: Sighting<'_>, _notes: &mut Vec<Note>) {}
 
     /// Assesses a playbook run that ended for want of further actions.
     fn assess_end(&self, _run: &RunState, _book: &Rulebook) -> Option<Suspicion> {

@@ -206,10 +206,7 @@ struct Key {
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.agent.hash(state);
-        self.verb.hash(state);
-        self.texts.iter().for_each(|text| text.hash(state));
-        self.truths.hash(state);
+        hash(&self.agent, self.verb, self.texts.iter().map(AsRef::as_ref), &self.truths, state);
     }
 }
 
@@ -225,11 +222,21 @@ impl KeyRef<'_> {
 impl Hash for KeyRef<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let KeyRef(facts) = self;
-        facts.agent.hash(state);
-        facts.verb.hash(state);
-        facts.texts.iter().for_each(|text| text.hash(state));
-        facts.truths.hash(state);
+        hash(facts.agent, facts.verb, facts.texts.into_iter(), &facts.truths, state);
     }
+}
+
+/// Hashes a key; most texts are empty.
+fn hash<'t>(
+    agent: &str,
+    verb: Verb,
+    texts: impl Iterator<Item = &'t str>,
+    truths: &[bool; TRUTHS.len()],
+    state: &mut impl Hasher,
+) {
+    (agent, verb).hash(state);
+    texts.enumerate().filter(|(_, text)| !text.is_empty()).for_each(|text| text.hash(state));
+    state.write_u32(truths.iter().fold(0, |bits, truth| bits << 1 | u32::from(*truth)));
 }
 
 /// Most texts are empty, and comparing nothing with nothing is slow: some `memcmp`s take an assist of the processor over

@@ -1,0 +1,195 @@
+//! The detectors that stream engines can be compared by, over the product's own pipeline, engine and baselines: see
+//! `docs/performance.md`.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Parser;
+use rustc_hash::FxHashMap;
+use tautline::kafka::{Assigned, Kafka, Output, Record, Shards, Stage, run_stage};
+use tautline_detectors::deviation::Deviation;
+use tautline_detectors::engine::Input;
+use tautline_detectors::event::{AgentRef, Event, Verb};
+use tautline_detectors::rulebook::Rulebook;
+
+use work::Policy;
+use work_event::{Json, WorkEvent};
+
+#[path = "common/work.rs"]
+mod work;
+#[path = "common/work_event.rs"]
+mod work_event;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Checkpoints are not taken more often than this, and transactions not more seldom.
+const SECOND: Duration = Duration::from_secs(1);
+/// What is committed at once where checkpoints are far apart: alerts do not wait for those.
+const MOST_COMMIT_MS: u64 = 1_000;
+
+#[derive(Parser)]
+struct Options {
+    /// `host:port` of a broker
+    #[arg(long)]
+    bootstrap: String,
+    /// Topic of the events, keyed by agent
+    #[arg(long = "in")]
+    input: String,
+    /// Topic of the alerts
+    #[arg(long)]
+    out: String,
+    /// Accounts and teams, JSON
+    #[arg(long)]
+    policy: PathBuf,
+    /// Only exactly-once is to be had
+    #[arg(long, default_value = "eos")]
+    guarantee: String,
+    /// How far commits and checkpoints are apart
+    #[arg(long, default_value_t = 1_000)]
+    commit_ms: u64,
+    /// Processes are what scales, not threads
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Where checkpoints are kept
+    #[arg(long)]
+    state_dir: PathBuf,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    if options.guarantee != "eos" {
+        bail!("`{}` is not what this does: it commits exactly once (`eos`)", options.guarantee);
+    }
+    let text = fs::read_to_string(&options.policy).with_context(|| format!("{}", options.policy.display()))?;
+    let Policy { accounts, teams } = serde_json::from_str(&text)?;
+    let name = options.state_dir.file_name().context("`--state-dir` has no name")?.to_string_lossy().into_owned();
+    let interval = Duration::from_millis(options.commit_ms).max(SECOND);
+    let stage = Work {
+        input: options.input,
+        out: options.out.into(),
+        accounts,
+        book: Arc::new(work::rulebook(teams)?),
+        shards: Shards::open(&name, &options.state_dir.to_string_lossy(), interval)?,
+        event: Input::Event(Box::default()),
+    };
+    let kafka = Kafka {
+        brokers: options.bootstrap,
+        group: name,
+        commit_interval_ms: options.commit_ms.min(MOST_COMMIT_MS),
+        batch_records: 1_000_000,
+        ..Kafka::default()
+    };
+    static STOP: AtomicBool = AtomicBool::new(false);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.spawn(async {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        terminate.recv().await;
+        STOP.store(true, Ordering::Relaxed);
+        anyhow::Ok(())
+    });
+    run_stage("work", stage, &kafka, &STOP)
+}
+
+struct Work {
+    input: String,
+    out: Arc<str>,
+    accounts: FxHashMap<String, String>,
+    book: Arc<Rulebook>,
+    shards: Shards,
+    /// The event under way; its memory is used again for the next one.
+    event: Input,
+}
+
+impl Stage for Work {
+    fn topics(&self) -> Vec<&str> {
+        vec![&self.input]
+    }
+
+    fn assigned(&mut self, assigned: Assigned) -> Result<i64> {
+        self.shards.take_over(assigned, self.book.hash(), |_| Ok(Arc::clone(&self.book)))
+    }
+
+    fn revoked(&mut self, slot: usize) {
+        self.shards.give_up(slot);
+    }
+
+    fn record(&mut self, record: Record<'_>, outputs: &mut Vec<Output>) -> Result<()> {
+        let work = WorkEvent::parse(record.payload, Json::Serde).map_err(|error| anyhow!(error))?;
+        let Input::Event(event) = &mut self.event else { return Ok(()) };
+        fill(event, &work, &self.accounts)?;
+        let shard = self.shards.get_mut(record.slot).context("a record of a partition that is not ours")?;
+        let speaks = shard.take(record.offset);
+        let (_, deviations) = shard.engine.step(&self.event);
+        if deviations.is_empty() {
+            return Ok(());
+        }
+        // This work learns from what deviates too, as if a person had accepted it at once.
+        if let Input::Event(event) = &self.event {
+            shard.engine.step(&Input::Accepted(event.clone()));
+        }
+        if speaks {
+            outputs.push(self.alert(&record, &deviations));
+        }
+        Ok(())
+    }
+
+    fn note(&self, slot: usize, next: i64) -> Option<String> {
+        self.shards.note(slot, next)
+    }
+
+    fn idle(&mut self) {
+        self.shards.save_when_due();
+    }
+
+    fn ready(&self) -> bool {
+        self.shards.ready()
+    }
+}
+
+impl Work {
+    fn alert(&self, record: &Record<'_>, deviations: &[Deviation]) -> Output {
+        Output {
+            topic: Arc::clone(&self.out),
+            partition: Some(record.partition.number),
+            key: deviations.first().map(|deviation| deviation.agent.id.clone()).unwrap_or_default(),
+            payload: work::alert(deviations).into_bytes(),
+            timestamp: record.timestamp,
+            seal: None,
+        }
+    }
+}
+
+/// Makes the parsed record the product's event, in whose principal stands the agent's class.
+fn fill(event: &mut Event, work: &WorkEvent<'_>, accounts: &FxHashMap<String, String>) -> Result<()> {
+    put(&mut event.id, &work.id);
+    if let AgentRef::Registered(agent) = &mut event.agent {
+        put(agent, &work.agent);
+    } else {
+        event.agent = AgentRef::Registered(work.agent.to_string());
+    }
+    put(&mut event.principal.id, &work.class);
+    put(&mut event.resource.id, &work.resource);
+    event.at = work.ts_ms;
+    event.verb = if work.write { Verb::Write } else { Verb::Read };
+    if work.operation.is_empty() {
+        put(&mut event.tool, &work.tool);
+        put(&mut event.place.environment, &work.place);
+    } else {
+        put(&mut event.tool, work.tool.strip_suffix(".amazonaws.com").unwrap_or(&work.tool));
+        event.tool.push(':');
+        event.tool.push_str(&work.operation);
+        let environment = accounts.get(&*work.place).with_context(|| format!("account `{}` is unknown", work.place))?;
+        put(&mut event.place.environment, environment);
+    }
+    Ok(())
+}
+
+fn put(field: &mut String, text: &str) {
+    field.clear();
+    field.push_str(text);
+}
