@@ -233,6 +233,31 @@ fn a_process_that_joins_and_dies_takes_no_more_than_its_share_and_loses_nothing(
     assert_eq!(log.matches("partitions revoked").count(), 2, "each stage gives up a share, once");
 }
 
+#[test]
+fn a_process_that_was_frozen_speaks_no_more_of_what_others_took_over() {
+    let stand = Stand::new("freeze", "");
+    let events = fleet_work(30_000);
+    let expected = stand.replayed(&events);
+    let first = stand.ready();
+    let second = stand.second();
+    wait_for("its share", LONG, || second.get("/readyz").is_some_and(|(status, _)| status == 200));
+    send(&stand.topic("source"), &events[..20_000]);
+    wait_for("events to be judged", LONG, || first.metric("tautline_events_total", "") > 1_000.0);
+    let assignments = || {
+        let log = fs::read_to_string(stand.directory.path().join("second.log")).unwrap();
+        log.matches("partitions assigned").count()
+    };
+    let before = assignments();
+    first.signal("-STOP");
+    // Both of its stages get what was the first's.
+    wait_for("the rest", LONG, || assignments() >= before + 2);
+    send(&stand.topic("source"), &events[20_000..]);
+    first.signal("-CONT");
+    wait_for("all alerts", LONG, || stand.alerts().len() >= expected.len());
+    assert_eq!((first.terminate(), second.terminate()), (Some(0), Some(0)));
+    assert!(findings(&stand.alerts()) == expected, "the alerts differ from those of an undisturbed replay");
+}
+
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }

@@ -318,9 +318,11 @@ impl<S: Stage> Pump<'_, S> {
 }
 
 impl<S> Drop for Pump<'_, S> {
-    /// A change that nobody has answered would keep the consumer from closing for ever.
+    /// A change that nobody has answered would keep the consumer from closing for ever. It wants nothing any more first,
+    /// or it might join anew with the answer, and keep the group waiting for a member that is gone.
     fn drop(&mut self) {
         self.consumer.context().close();
+        self.consumer.unsubscribe();
         let none = TopicPartitionList::new();
         let _ = self.consumer.incremental_assign(&none);
         let _ = self.consumer.incremental_unassign(&none);
