@@ -47,6 +47,7 @@ fn main() -> Result<()> {
         .set("enable.auto.commit", "false")
         .set("isolation.level", "read_committed")
         .set("fetch.queue.backoff.ms", "2")
+        .set("queued.max.messages.kbytes", "4096")
         .create()?;
     let consumer = Arc::new(consumer);
     let mut batches = Batches::new(&consumer)?;

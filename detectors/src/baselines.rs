@@ -161,6 +161,28 @@ fn observations(event: &Event) -> impl Iterator<Item = (Dimension, &str)> {
     .filter(|(_, value)| !value.is_empty())
 }
 
+/// What an event adds to each dimension, and what is known of each value.
+fn observe<'e>(profile: &Profile, values: &Interner, event: &'e Event) -> Observed<'e> {
+    let observation = |(dimension, value)| {
+        let code = values.code(value);
+        let known = code.and_then(|code| {
+            let at = profile.find(Key::new(dimension, code)).ok()?;
+            Some((at, profile.cell_at(at)))
+        });
+        let (at, cell) = known.unzip();
+        Observation { dimension, value, cell: cell.unwrap_or_default(), code, at }
+    };
+    observations(event).map(observation).collect()
+}
+
+/// The rates that an event counts towards.
+fn rates(event: &Event, observed: &Observed<'_>) -> impl Iterator<Item = Rate> {
+    let denied = matches!(event.outcome, Outcome::Denied(_)).then_some(Rate::Denials);
+    // What was reported is known, though not learned: its repeats are no further new access.
+    let new = observed.iter().any(|observation| observation.cell == Cell::default()).then_some(Rate::NewAccess);
+    [Some(Rate::Requests), denied, new].into_iter().flatten()
+}
+
 /// The network of an address: the first three parts of an IPv4, the first four groups of an IPv6 address, and anything
 /// else (a cloud service that calls) as it is.
 fn network(address: &str) -> &str {
@@ -283,20 +305,6 @@ impl<'b> Past<'b> {
         self.profile.map_or(0, |profile| profile.cell(Dimension::Hour, hour).count)
     }
 
-    /// What an event adds to each dimension, and what is known of each value.
-    pub(crate) fn observe<'e>(self, event: &'e Event) -> Observed<'e> {
-        let observation = |(dimension, value)| {
-            let code = self.values.code(value);
-            let known = self.profile.zip(code).and_then(|(profile, code)| {
-                let at = profile.find(Key::new(dimension, code)).ok()?;
-                Some((at, profile.cell_at(at)))
-            });
-            let (at, cell) = known.unzip();
-            Observation { dimension, value, cell: cell.unwrap_or_default(), code, at }
-        };
-        observations(event).map(observation).collect()
-    }
-
     /// Whether the event repeats something that was reported and that nobody has accepted: a value, a burst or an hour.
     /// It is not reported again, and not learned from either.
     pub(crate) fn is_suspect(self, observed: &Observed<'_>, at: Millis) -> bool {
@@ -394,10 +402,8 @@ impl Baselines {
         self.chunks.get(place / CHUNK)?.profiles.get(place % CHUNK)
     }
 
-    fn profile_mut(&mut self, Slot(place): Slot) -> Option<&mut Profile> {
-        let chunk = Arc::make_mut(self.chunks.get_mut(place / CHUNK)?);
-        chunk.version = self.generation;
-        chunk.profiles.get_mut(place % CHUNK)
+    fn profile_mut(&mut self, slot: Slot) -> Option<&mut Profile> {
+        profile_mut(&mut self.chunks, self.generation, slot)
     }
 
     /// Keeps a profile; `None` beyond the four billion that places can name.
@@ -421,34 +427,27 @@ impl Baselines {
         Some(Slot(place))
     }
 
-    /// Notes that an event arrived: time moves on, windows close, repeats are told apart.
+    /// Notes that an event arrived: repeats are told apart, time moves on, windows close, and the event counts towards the
+    /// rates of the open one, whether it deviates or not: a burst of what deviates is still a burst.
     ///
-    /// Returns where the agent's profile lies; `None` for a repeat of one of the agent's latest events, which changes
-    /// nothing.
-    pub(crate) fn arrive(&mut self, agent: &str, event: &Event) -> Option<Slot> {
+    /// Returns where the agent's profile lies, and what the event adds to it; `None` for a repeat of one of the agent's
+    /// latest events, which changes nothing.
+    pub(crate) fn arrive<'e>(&mut self, agent: &str, event: &'e Event) -> Option<(Slot, Observed<'e>)> {
         let slot = match self.slot(agent) {
             Some(slot) => slot,
             None => self.add(Profile::starting(agent, event.at))?,
         };
-        let profile = self.profile_mut(slot)?;
+        let profile = profile_mut(&mut self.chunks, self.generation, slot)?;
         if !event.digest.is_empty() && !profile.is_new(event.digest.0) {
             return None;
         }
         profile.advance(event.at);
-        Some(slot)
-    }
-
-    /// Counts the event towards the rates of the open window, whether it deviates or not: a burst of what deviates is
-    /// still a burst. What comes late belongs to a window that is closed.
-    pub(crate) fn count_rates(&mut self, slot: Slot, at: Millis, rates: impl Iterator<Item = Rate>) {
-        let open = |profile: &&mut Profile| profile.window == at.div_euclid(WINDOW);
-        if let Some(profile) = self.profile_mut(slot).filter(open) {
-            for rate in rates {
-                if let Some(history) = profile.rate_mut(rate) {
-                    history.open = history.open.saturating_add(1);
-                }
-            }
+        let observed = observe(profile, &self.values, event);
+        // What comes late belongs to a window that is closed.
+        if profile.window == event.at.div_euclid(WINDOW) {
+            profile.count(rates(event, &observed));
         }
+        Some((slot, observed))
     }
 
     /// Learns from an event that did not deviate, or that a person accepted.
@@ -559,6 +558,13 @@ impl Baselines {
             profile.evidence_at = profile.evidence_at.max(at);
         }
     }
+}
+
+/// A profile for writing: its chunk is copied where it is shared, and has changed from here on.
+fn profile_mut(chunks: &mut [Arc<Chunk>], generation: u64, Slot(place): Slot) -> Option<&mut Profile> {
+    let chunk = Arc::make_mut(chunks.get_mut(place / CHUNK)?);
+    chunk.version = generation;
+    chunk.profiles.get_mut(place % CHUNK)
 }
 
 fn slot(place: u32) -> Slot {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::baselines::{Baselines, Cell, Dimension, Note, Observed, Piece, Profile, Rate, RunState, Slot};
+use crate::baselines::{Baselines, Dimension, Note, Piece, Profile, RunState, Slot};
 use crate::detector::{Conformance, Memory, Sighting, Suspicion};
 use crate::deviation::{AgentFacts, Deviation, Evidence, LearningState, Severity};
 use crate::event::{AgentRef, Event, Millis, Outcome};
@@ -94,10 +94,9 @@ impl Engine {
         let book = Arc::clone(&self.book);
         let known = event.agent.registered().and_then(|id| Some((id, book.registry.by_id(id)?)));
         let Some((id, agent)) = known else { return self.judge_unregistered(&book, event) };
-        let Some(slot) = self.baselines.arrive(id, event) else { return (Verdict::Repeated, Vec::new()) };
+        let arrived = self.baselines.arrive(id, event);
+        let Some((slot, observed)) = arrived else { return (Verdict::Repeated, Vec::new()) };
         let judgement = self.decisions.judge(&book, &Facts::of(event, Some(agent), &book));
-        let observed = self.baselines.past_at(slot).observe(event);
-        self.baselines.count_rates(slot, event.at, rates(event, &observed));
         let past = self.baselines.past_at(slot);
         let next_run = Conformance::next_state(event, past, &book);
         let sighting = Sighting { event, past, observed: &observed, judgement: &judgement, book: &book };
@@ -136,9 +135,7 @@ impl Engine {
 
     fn accept(&mut self, event: &Event) -> Verdict {
         let Some(id) = event.agent.registered() else { return Verdict::Unregistered };
-        let Some(slot) = self.baselines.arrive(id, event) else { return Verdict::Repeated };
-        let observed = self.baselines.past_at(slot).observe(event);
-        self.baselines.count_rates(slot, event.at, rates(event, &observed));
+        let Some((slot, observed)) = self.baselines.arrive(id, event) else { return Verdict::Repeated };
         let next_run = Conformance::next_state(event, self.baselines.past_at(slot), &self.book);
         self.baselines.learn(slot, event.at, &observed);
         if let Some(state) = next_run {
@@ -224,14 +221,6 @@ fn end_of(run: &RunState, agent: &str, at: Millis) -> Event {
         run: Some(crate::event::Run { playbook: run.playbook.clone(), id: run.run.clone(), ..Default::default() }),
         ..Event::default()
     }
-}
-
-/// The rates that an event counts towards.
-fn rates(event: &Event, observed: &Observed<'_>) -> impl Iterator<Item = Rate> {
-    let denied = matches!(event.outcome, Outcome::Denied(_)).then_some(Rate::Denials);
-    // What was reported is known, though not learned: its repeats are no further new access.
-    let new = observed.iter().any(|observation| observation.cell == Cell::default()).then_some(Rate::NewAccess);
-    [Some(Rate::Requests), denied, new].into_iter().flatten()
 }
 
 /// What a policy or a detector found, before it becomes a deviation.

@@ -90,7 +90,10 @@ impl<'a> WorkEvent<'a> {
     /// It is not JSON, or has a field of another type, or no time.
     pub(crate) fn parse(bytes: &'a [u8], json: Json) -> Result<Self, String> {
         let wire: Wire<'a> = match json {
-            Json::Serde => serde_json::from_slice(bytes).map_err(|error| error.to_string())?,
+            Json::Serde => {
+                let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+                serde_json::from_str(text).map_err(|error| error.to_string())?
+            }
             Json::Sonic => sonic_rs::from_slice(bytes).map_err(|error| error.to_string())?,
         };
         let ts = if wire.event_version.is_empty() { &wire.ts } else { &wire.event_time };

@@ -6,7 +6,8 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 
 pub(super) fn encode(tables: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
-    let mut bytes = Vec::new();
+    // About as many, so that little of it is copied while it grows.
+    let mut bytes = Vec::with_capacity(tables.iter().map(RecordBatch::get_array_memory_size).sum());
     for table in tables {
         let mut stream = StreamWriter::try_new(&mut bytes, table.schema_ref())?;
         stream.write(table)?;

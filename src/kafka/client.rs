@@ -136,6 +136,8 @@ pub(super) fn consumer(
         .set("receive.message.max.bytes", "1000000000")
         // The default of a second stops fetching for that long whenever the queue is full.
         .set("fetch.queue.backoff.ms", "2")
+        // Of each partition. The default, 64 MB, is more memory than the agents need, and cold when it is read at last.
+        .set("queued.max.messages.kbytes", "4096")
         .set("fetch.wait.max.ms", "50")
         .create_with_context(context)
         .context("cannot create a consumer")?;

@@ -245,6 +245,15 @@ impl Profile {
     pub(super) fn rate_mut(&mut self, rate: Rate) -> Option<&mut RateHistory> {
         RATES.iter().zip(&mut self.rates).find(|(r, _)| **r == rate).map(|(_, history)| history)
     }
+
+    /// Counts an event in the open window.
+    pub(super) fn count(&mut self, rates: impl Iterator<Item = Rate>) {
+        for rate in rates {
+            if let Some(history) = self.rate_mut(rate) {
+                history.open = history.open.saturating_add(1);
+            }
+        }
+    }
 }
 
 /// Whether a digest is among others. Without an early end inside a block, so that a block is compared at once.

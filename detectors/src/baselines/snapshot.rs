@@ -93,7 +93,7 @@ impl Baselines {
         let mut notices: Vec<&str> = self.notices.lines.iter().map(String::as_str).collect();
         notices.sort_unstable();
         let texts = self.values.texts();
-        let mut cells = Cells::new(texts);
+        let mut cells = Cells::of(texts, &profiles);
         for profile in &profiles {
             let mut sorted = profile.cells.clone();
             sorted.sort_unstable_by_key(|(key, _)| (key.dimension(), cells.order(*key)));
@@ -186,11 +186,11 @@ impl Piece {
         match &self.content {
             Content::Notices(notices) => {
                 let lines: Vec<&str> = notices.lines.iter().map(String::as_str).collect();
-                tables(&[], Cells::new(&nothing), &lines)
+                tables(&[], Cells::of(&nothing, &[]), &lines)
             }
             Content::Profiles(chunk, texts) => {
                 let profiles: Vec<&Profile> = chunk.profiles.iter().collect();
-                let mut cells = Cells::new(texts);
+                let mut cells = Cells::of(texts, &profiles);
                 profiles.iter().for_each(|profile| cells.add(&profile.cells));
                 tables(&profiles, cells, &[])
             }
@@ -212,9 +212,18 @@ struct Cells<'t> {
 }
 
 impl<'t> Cells<'t> {
-    fn new(texts: &'t Texts) -> Self {
-        let (keys, agents, values, counts, withheld) = Default::default();
-        Self { texts, rows: FxHashMap::default(), keys, agents, values, counts, withheld }
+    /// None yet of these profiles'.
+    fn of(texts: &'t Texts, profiles: &[&Profile]) -> Self {
+        let most = profiles.iter().map(|profile| profile.cells.len()).sum();
+        Self {
+            texts,
+            rows: FxHashMap::default(),
+            keys: Vec::new(),
+            agents: Vec::with_capacity(profiles.len()),
+            values: Vec::with_capacity(most),
+            counts: Vec::with_capacity(most),
+            withheld: Vec::with_capacity(most),
+        }
     }
 
     /// What orders a dimension's cells in a whole snapshot.
