@@ -216,7 +216,7 @@ impl Shards {
 
 /// Says how much of the log is learned again, and what cannot be.
 fn say_what_is_replayed(place: &Place, head: &Head, begins: i64, speaks_from: i64) {
-    let replayed = speaks_from - head.offset.max(begins);
+    let replayed = (speaks_from - head.offset.max(begins)).max(0);
     if head.offset < begins {
         let gone = begins - head.offset;
         tracing::error!(%place, gone, "the log has lost records that no checkpoint covers: what they taught is forgotten");

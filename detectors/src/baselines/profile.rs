@@ -214,9 +214,9 @@ impl Profile {
 
     /// Whether there is enough history to rely on.
     pub fn is_active(&self) -> bool {
-        let hours: u32 = self.hours().map(|(_, count)| count).sum();
-        let long = self.learned_until.saturating_sub(self.first_seen) >= ENOUGH_TIME;
-        self.learned >= ENOUGH_EVENTS || (long && hours >= LEAST_HOURS)
+        let hours = || self.hours().map(|(_, count)| count).sum::<u32>();
+        let is_long = self.learned_until.saturating_sub(self.first_seen) >= ENOUGH_TIME;
+        self.learned >= ENOUGH_EVENTS || (is_long && hours() >= LEAST_HOURS)
     }
 
     /// Whether this hour, or one beside it, was the last to be reported: work at an hour's edge is one finding.
