@@ -17,7 +17,7 @@ use tautline_detectors::event::{AgentRef, Event, Verb};
 use tautline_detectors::rulebook::Rulebook;
 
 use work::Policy;
-use work_event::{Json, WorkEvent};
+use work_event::WorkEvent;
 
 #[path = "common/work.rs"]
 mod work;
@@ -27,10 +27,10 @@ mod work_event;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Checkpoints are not taken more often than this, and transactions not more seldom.
+/// Checkpoints are not taken more often than this.
 const SECOND: Duration = Duration::from_secs(1);
-/// What is committed at once where checkpoints are far apart: alerts do not wait for those.
-const MOST_COMMIT_MS: u64 = 1_000;
+/// Transactions are committed at least this often, as in the product: alerts do not wait for checkpoints.
+const MOST_COMMIT_MS: u64 = 100;
 
 #[derive(Parser)]
 struct Options {
@@ -49,7 +49,7 @@ struct Options {
     /// Only exactly-once is to be had
     #[arg(long, default_value = "eos")]
     guarantee: String,
-    /// How far commits and checkpoints are apart
+    /// How far checkpoints are apart; transactions, too, if it is less than 100
     #[arg(long, default_value_t = 1_000)]
     commit_ms: u64,
     /// Processes are what scales, not threads
@@ -119,7 +119,7 @@ impl Stage for Work {
     }
 
     fn record(&mut self, record: Record<'_>, outputs: &mut Vec<Output>) -> Result<()> {
-        let work = WorkEvent::parse(record.payload, Json::Serde).map_err(|error| anyhow!(error))?;
+        let work = WorkEvent::parse(record.payload).map_err(|error| anyhow!(error))?;
         let Input::Event(event) = &mut self.event else { return Ok(()) };
         fill(event, &work, &self.accounts)?;
         let shard = self.shards.get_mut(record.slot).context("a record of a partition that is not ours")?;

@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, DefaultConsumerContext};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use tautline::kafka::Batches;
 
-use work_event::{Json, WorkEvent};
+use work_event::WorkEvent;
 
 #[path = "common/work_event.rs"]
 mod work_event;
@@ -31,9 +31,6 @@ struct Options {
     /// How many events to read
     #[arg(long)]
     events: usize,
-    /// What parses them
-    #[arg(long, value_enum, default_value = "serde")]
-    json: Json,
     /// Poll one message at a time, for comparison
     #[arg(long)]
     one_by_one: bool,
@@ -55,11 +52,7 @@ fn main() -> Result<()> {
     let (start, cpu) = (Instant::now(), cpu_seconds()?);
     let (mut events, mut bytes) = (0, 0);
     while events < options.events {
-        let read = if options.one_by_one {
-            one(&consumer, options.json)?
-        } else {
-            batch(&consumer, &mut batches, options.json)?
-        };
+        let read = if options.one_by_one { one(&consumer)? } else { batch(&consumer, &mut batches)? };
         events += read.0;
         bytes += read.1;
     }
@@ -84,7 +77,7 @@ fn assign(consumer: &BaseConsumer, batches: &Batches<DefaultConsumerContext>, op
 }
 
 /// Reads a batch; returns how many events it has, and how many bytes their fields.
-fn batch(consumer: &BaseConsumer, batches: &mut Batches<DefaultConsumerContext>, json: Json) -> Result<(usize, usize)> {
+fn batch(consumer: &BaseConsumer, batches: &mut Batches<DefaultConsumerContext>) -> Result<(usize, usize)> {
     if let Some(Err(error)) = consumer.poll(Duration::ZERO) {
         return Err(error.into());
     }
@@ -94,19 +87,19 @@ fn batch(consumer: &BaseConsumer, batches: &mut Batches<DefaultConsumerContext>,
         if let Some(error) = message.error() {
             bail!("cannot read: {error}");
         }
-        bytes += parse(message.payload(), json)?;
+        bytes += parse(message.payload())?;
     }
     Ok((batch.count(), bytes))
 }
 
-fn one(consumer: &BaseConsumer, json: Json) -> Result<(usize, usize)> {
+fn one(consumer: &BaseConsumer) -> Result<(usize, usize)> {
     let Some(message) = consumer.poll(Duration::from_millis(20)) else { return Ok((0, 0)) };
-    Ok((1, parse(message?.payload().unwrap_or_default(), json)?))
+    Ok((1, parse(message?.payload().unwrap_or_default())?))
 }
 
 /// The bytes of an event's fields: something that needs all of them.
-fn parse(payload: &[u8], json: Json) -> Result<usize> {
-    let event = WorkEvent::parse(payload, json).map_err(anyhow::Error::msg)?;
+fn parse(payload: &[u8]) -> Result<usize> {
+    let event = WorkEvent::parse(payload).map_err(anyhow::Error::msg)?;
     let WorkEvent { id, agent, class, tool, operation, place, resource, ts_ms, write } = event;
     let texts = [id, agent, class, tool, operation, place, resource];
     Ok(texts.iter().map(|text| text.len()).sum::<usize>() + usize::from(write) + usize::from(ts_ms > 0))

@@ -88,25 +88,12 @@ impl<'a> WorkEvent<'a> {
     /// # Errors
     ///
     /// It is not JSON, or has a field of another type, or no time.
-    pub(crate) fn parse(bytes: &'a [u8], json: Json) -> Result<Self, String> {
-        let wire: Wire<'a> = match json {
-            Json::Serde => {
-                let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
-                serde_json::from_str(text).map_err(|error| error.to_string())?
-            }
-            Json::Sonic => sonic_rs::from_slice(bytes).map_err(|error| error.to_string())?,
-        };
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, String> {
+        let wire: Wire<'a> = sonic_rs::from_slice(bytes).map_err(|error| error.to_string())?;
         let ts = if wire.event_version.is_empty() { &wire.ts } else { &wire.event_time };
         let ts_ms = millis(ts).ok_or_else(|| format!("no time: `{ts}`"))?;
         Ok(if wire.event_version.is_empty() { wire.action(ts_ms) } else { wire.cloudtrail(ts_ms) })
     }
-}
-
-/// The library that parses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Json {
-    Serde,
-    Sonic,
 }
 
 impl<'a> Wire<'a> {
