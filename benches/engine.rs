@@ -1,7 +1,7 @@
 //! What one event costs in the process, step by step: `cargo bench`.
 //!
-//! With `TAUTLINE_BENCH_EVENTS=N` and `TAUTLINE_BENCH_KIND=action`, `cloudtrail` or `work` it only takes N events all the
-//! way, once, in functions of their own whose instructions `valgrind --tool=callgrind --toggle-collect='*whole_*'` counts.
+//! With `TAUTLINE_BENCH_EVENTS=N` and `TAUTLINE_BENCH_KIND=action`, `cloudtrail` or `work` it only takes N events all
+//! the way, in functions of their own, whose instructions callgrind counts (`--toggle-collect='*whole_*'`).
 
 use std::cell::RefCell;
 use std::fs;
@@ -277,7 +277,7 @@ fn whole_work(work: &mut Work, line: &str) -> Option<String> {
     work.step()
 }
 
-/// Takes events of the kind that `TAUTLINE_BENCH_KIND` names, with fewer before them: all takes fifty times as long here.
+/// Takes events of the kind that `TAUTLINE_BENCH_KIND` names, with fewer before them: all takes far longer here.
 fn instructions(events: u64) {
     let (agents, warm) = (AGENTS / 10, WARM / 10);
     let of = std::env::var("TAUTLINE_BENCH_KIND").unwrap_or_default();

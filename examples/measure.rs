@@ -143,7 +143,7 @@ fn expect(policy: &Path) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// Waits until the group has committed all events. The process's CPU time counts from its start, the rate from the first
+/// Waits until the group has committed all events. CPU time counts from the process's start, the rate from the first
 /// commit on, for a consumer group takes its time to form.
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
 fn drain(bootstrap: &str, group: &str, (topic, events): (&str, i64), pid: u32) -> Result<String> {

@@ -118,7 +118,7 @@ impl Generator {
 
     fn time(&self, number: u64) -> i64 {
         let (from, hours) = WORKING;
-        let worked = i64::try_from(number).unwrap_or_default() * self.step / 1_000;
+        let worked = (i64::try_from(number).unwrap_or_default() - 1) * self.step / 1_000;
         let day = worked / hours;
         BEGIN + (day / 5 * 7 + day % 5) * DAY + from + worked % hours
     }
