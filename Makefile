@@ -1,4 +1,4 @@
-.PHONY: demo test check
+.PHONY: demo test check bench
 
 demo:
 	scripts/setup
@@ -13,3 +13,7 @@ check:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo run --locked -- check
+
+bench:
+	scripts/setup test
+	scripts/bench

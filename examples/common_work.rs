@@ -13,7 +13,6 @@ use rustc_hash::FxHashMap;
 use tautline::kafka::{Assigned, Kafka, Output, Record, Shards, Stage, run_stage};
 use tautline_detectors::deviation::Deviation;
 use tautline_detectors::engine::Input;
-use tautline_detectors::event::{AgentRef, Event, Verb};
 use tautline_detectors::rulebook::Rulebook;
 
 use work::Policy;
@@ -121,18 +120,11 @@ impl Stage for Work {
     fn record(&mut self, record: Record<'_>, outputs: &mut Vec<Output>) -> Result<()> {
         let work = WorkEvent::parse(record.payload).map_err(|error| anyhow!(error))?;
         let Input::Event(event) = &mut self.event else { return Ok(()) };
-        fill(event, &work, &self.accounts)?;
+        work::fill(event, &work, &self.accounts)?;
         let shard = self.shards.get_mut(record.slot).context("a record of a partition that is not ours")?;
         let speaks = shard.take(record.offset);
-        let (_, deviations) = shard.engine.step(&self.event);
-        if deviations.is_empty() {
-            return Ok(());
-        }
-        // This work learns from what deviates too, as if a person had accepted it at once.
-        if let Input::Event(event) = &self.event {
-            shard.engine.step(&Input::Accepted(event.clone()));
-        }
-        if speaks {
+        let deviations = work::judge(&mut shard.engine, &self.event);
+        if speaks && !deviations.is_empty() {
             outputs.push(self.alert(&record, &deviations));
         }
         Ok(())
@@ -162,34 +154,4 @@ impl Work {
             seal: None,
         }
     }
-}
-
-/// Makes the parsed record the product's event, in whose principal stands the agent's class.
-fn fill(event: &mut Event, work: &WorkEvent<'_>, accounts: &FxHashMap<String, String>) -> Result<()> {
-    put(&mut event.id, &work.id);
-    if let AgentRef::Registered(agent) = &mut event.agent {
-        put(agent, &work.agent);
-    } else {
-        event.agent = AgentRef::Registered(work.agent.to_string());
-    }
-    put(&mut event.principal.id, &work.class);
-    put(&mut event.resource.id, &work.resource);
-    event.at = work.ts_ms;
-    event.verb = if work.write { Verb::Write } else { Verb::Read };
-    if work.operation.is_empty() {
-        put(&mut event.tool, &work.tool);
-        put(&mut event.place.environment, &work.place);
-    } else {
-        put(&mut event.tool, work.tool.strip_suffix(".amazonaws.com").unwrap_or(&work.tool));
-        event.tool.push(':');
-        event.tool.push_str(&work.operation);
-        let environment = accounts.get(&*work.place).with_context(|| format!("account `{}` is unknown", work.place))?;
-        put(&mut event.place.environment, environment);
-    }
-    Ok(())
-}
-
-fn put(field: &mut String, text: &str) {
-    field.clear();
-    field.push_str(text);
 }

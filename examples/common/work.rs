@@ -4,14 +4,17 @@
 //! the agent's own past: a tool or an environment never used before, a burst of such first uses within ten minutes, an
 //! hour of the week in which the agent hardly ever works.
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
 use tautline_detectors::baselines::{Cell, Dimension, HOURS_OF_WEEK, Note, Past, Profile, hour_of_week};
 use tautline_detectors::detector::{Detector, Sighting, Suspicion};
 use tautline_detectors::deviation::Deviation;
-use tautline_detectors::event::Millis;
+use tautline_detectors::engine::{Engine, Input};
+use tautline_detectors::event::{AgentRef, Event, Millis, Verb};
 use tautline_detectors::rulebook::{RuleFile, Rulebook};
+
+use crate::work_event::WorkEvent;
 
 /// Events from which on an agent's tools and environments are known.
 const ENOUGH_FOR_NOVELTY: u64 = 50;
@@ -70,6 +73,45 @@ pub(crate) fn rulebook(teams: FxHashMap<String, Vec<String>>) -> Result<Rulebook
         ensure!(book.add_detector("work", detector), "the control is there");
     }
     Ok(book)
+}
+
+/// Makes the parsed record the product's event, in whose principal stands the agent's class.
+pub(crate) fn fill(event: &mut Event, work: &WorkEvent<'_>, accounts: &FxHashMap<String, String>) -> Result<()> {
+    put(&mut event.id, &work.id);
+    if let AgentRef::Registered(agent) = &mut event.agent {
+        put(agent, &work.agent);
+    } else {
+        event.agent = AgentRef::Registered(work.agent.to_string());
+    }
+    put(&mut event.principal.id, &work.class);
+    put(&mut event.resource.id, &work.resource);
+    event.at = work.ts_ms;
+    event.verb = if work.write { Verb::Write } else { Verb::Read };
+    if work.operation.is_empty() {
+        put(&mut event.tool, &work.tool);
+        put(&mut event.place.environment, &work.place);
+    } else {
+        put(&mut event.tool, work.tool.strip_suffix(".amazonaws.com").unwrap_or(&work.tool));
+        event.tool.push(':');
+        event.tool.push_str(&work.operation);
+        let environment = accounts.get(&*work.place).with_context(|| format!("account `{}` is unknown", work.place))?;
+        put(&mut event.place.environment, environment);
+    }
+    Ok(())
+}
+
+fn put(field: &mut String, text: &str) {
+    field.clear();
+    field.push_str(text);
+}
+
+/// Judges an event. This work learns from what deviates too, as if a person had accepted it at once.
+pub(crate) fn judge(engine: &mut Engine, input: &Input) -> Vec<Deviation> {
+    let (_, deviations) = engine.step(input);
+    if let (Input::Event(event), false) = (input, deviations.is_empty()) {
+        engine.step(&Input::Accepted(event.clone()));
+    }
+    deviations
 }
 
 /// The alert of an event's deviations; its `id` comes first.
