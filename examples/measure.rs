@@ -22,7 +22,7 @@ use tautline_detectors::engine::{Engine, Input};
 use alerts::{Alert, Alerts};
 use topic::Topic;
 use work::Policy;
-use work_event::{Json, WorkEvent};
+use work_event::WorkEvent;
 
 #[path = "common/alerts.rs"]
 mod alerts;
@@ -131,7 +131,7 @@ fn expect(policy: &Path) -> Result<()> {
     let (mut input, mut out) = (Input::Event(Box::default()), BufWriter::new(io::stdout().lock()));
     for line in io::stdin().lock().lines() {
         let line = line?;
-        let parsed = WorkEvent::parse(line.as_bytes(), Json::Serde).map_err(|error| anyhow!(error))?;
+        let parsed = WorkEvent::parse(line.as_bytes()).map_err(|error| anyhow!(error))?;
         if let Input::Event(event) = &mut input {
             work::fill(event, &parsed, &accounts)?;
         }
