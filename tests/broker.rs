@@ -16,26 +16,68 @@ use rdkafka::{Offset, TopicPartitionList};
 const EXISTING: &str = "TAUTLINE_TEST_BROKER";
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The broker's address. The first caller starts it; it goes on until the machine or `scripts/kafka stop` ends it, so
-/// that the next run of the tests finds it.
-pub(crate) fn address() -> &'static str {
-    static ADDRESS: OnceLock<String> = OnceLock::new();
-    ADDRESS.get_or_init(|| {
-        if let Ok(address) = std::env::var(EXISTING) {
-            return address;
-        }
-        let root = env!("CARGO_MANIFEST_DIR");
-        // One port a checkout, so that two of them do not get into each other's way.
-        let sum = root.bytes().fold(0_u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(u16::from(byte)));
-        let port = (20_000 + sum % 5_000 * 2).to_string();
-        let started = Command::new(format!("{root}/scripts/kafka"))
-            .args(["start", &format!("{root}/.tools/kafka-test")])
-            .env("KAFKA_PORT", &port)
-            .output()
-            .expect("scripts/kafka runs");
-        assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
-        format!("127.0.0.1:{port}")
+/// A broker, by its address.
+#[derive(Clone, Debug)]
+pub(crate) struct Broker {
+    pub(crate) address: String,
+}
+
+/// The broker that most tests share. The first caller starts it; it goes on until the machine or `scripts/kafka stop`
+/// ends it, so that the next run of the tests finds it.
+pub(crate) fn shared() -> &'static Broker {
+    static SHARED: OnceLock<Broker> = OnceLock::new();
+    SHARED.get_or_init(|| match std::env::var(EXISTING) {
+        Ok(address) => Broker { address },
+        Err(_) => script("start", "kafka-test", port(20_000)),
     })
+}
+
+/// One port a checkout, so that two of them do not get into each other's way; the broker also takes the next one.
+fn port(first: u16) -> u16 {
+    let sum =
+        env!("CARGO_MANIFEST_DIR").bytes().fold(0_u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(u16::from(byte)));
+    first + sum % 5_000 * 2
+}
+
+/// Runs a command of `scripts/kafka` for the broker of a directory in `.tools`.
+fn script(command: &str, directory: &str, port: u16) -> Broker {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let output = Command::new(format!("{root}/scripts/kafka"))
+        .args([command, &format!("{root}/.tools/{directory}")])
+        .env("KAFKA_PORT", port.to_string())
+        .output()
+        .expect("scripts/kafka runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Broker { address: format!("127.0.0.1:{port}") }
+}
+
+/// A broker of one test alone, which may stop it; gone with all that it keeps when dropped.
+pub(crate) struct OwnBroker {
+    pub(crate) broker: Broker,
+}
+
+impl OwnBroker {
+    const DIRECTORY: &str = "kafka-own";
+    const PORTS: u16 = 10_000;
+
+    pub(crate) fn start() -> Self {
+        // What a run that was broken off has left.
+        script("wipe", Self::DIRECTORY, port(Self::PORTS));
+        Self { broker: script("start", Self::DIRECTORY, port(Self::PORTS)) }
+    }
+
+    /// Stops it and, after a while, starts it again.
+    pub(crate) fn restart(&self, after: Duration) {
+        script("stop", Self::DIRECTORY, port(Self::PORTS));
+        std::thread::sleep(after);
+        script("start", Self::DIRECTORY, port(Self::PORTS));
+    }
+}
+
+impl Drop for OwnBroker {
+    fn drop(&mut self) {
+        script("wipe", Self::DIRECTORY, port(Self::PORTS));
+    }
 }
 
 /// A port that nobody listens on.
@@ -49,76 +91,117 @@ pub(crate) fn unique(name: &str) -> String {
     format!("{name}-{nanos:x}")
 }
 
-fn config() -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", address());
-    config
-}
-
-pub(crate) fn create_topic(name: &str, partitions: i32, options: &[(&str, &str)]) {
-    let admin: AdminClient<DefaultClientContext> = config().create().unwrap();
-    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-    for (key, value) in options {
-        topic = topic.set(key, value);
+impl Broker {
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.address);
+        config
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
-    let results = runtime.block_on(admin.create_topics([&topic], &options)).unwrap();
-    results.into_iter().for_each(|result| drop(result.unwrap()));
+
+    pub(crate) fn create_topic(&self, name: &str, partitions: i32, options: &[(&str, &str)]) {
+        let admin: AdminClient<DefaultClientContext> = self.config().create().unwrap();
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        for (key, value) in options {
+            topic = topic.set(key, value);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
+        let results = runtime.block_on(admin.create_topics([&topic], &options)).unwrap();
+        results.into_iter().for_each(|result| drop(result.unwrap()));
+    }
+
+    /// Writes records, where wanted with a time of the producer's own, and waits until the broker has them.
+    pub(crate) fn produce_at<'r>(
+        &self,
+        topic: &str,
+        at: Option<i64>,
+        records: impl IntoIterator<Item = (&'r str, &'r [u8])>,
+    ) {
+        let producer: BaseProducer = self
+            .config()
+            .set("message.max.bytes", "20000000")
+            .set("compression.type", "lz4")
+            .set("queue.buffering.max.messages", "500000")
+            .create()
+            .unwrap();
+        for (key, payload) in records {
+            let mut record = BaseRecord::to(topic).key(key).payload(payload);
+            record.timestamp = at;
+            while let Err((_, returned)) = producer.send(record) {
+                record = returned;
+                producer.poll(Duration::from_millis(20));
+            }
+        }
+        producer.flush(TIMEOUT).unwrap();
+    }
+
+    /// Everything in a topic that was committed, up to its present end.
+    pub(crate) fn read_committed(&self, topic: &str) -> Vec<Vec<u8>> {
+        let consumer: BaseConsumer = self
+            .config()
+            .set("group.id", unique("reader"))
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            .set("enable.auto.commit", "false")
+            .set("fetch.message.max.bytes", "20000000")
+            .create()
+            .unwrap();
+        let list = every_partition(&consumer, topic, Offset::Beginning);
+        consumer.assign(&list).unwrap();
+        let (mut ended, mut payloads, start) = (0, Vec::new(), Instant::now());
+        while ended < list.count() {
+            assert!(start.elapsed() < TIMEOUT * 2, "`{topic}` cannot be read to its end");
+            match consumer.poll(Duration::from_millis(500)) {
+                Some(Ok(message)) => payloads.push(message.payload().unwrap_or_default().to_vec()),
+                Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => ended += 1,
+                Some(Err(error)) => panic!("{error}"),
+                None => {}
+            }
+        }
+        payloads
+    }
+
+    /// Deletes the first so many records of every partition that has them.
+    pub(crate) fn delete_records(&self, topic: &str, records: i64) {
+        let consumer: BaseConsumer = self.config().create().unwrap();
+        let mut list = TopicPartitionList::new();
+        for element in every_partition(&consumer, topic, Offset::Invalid).elements() {
+            let (begins, ends) = consumer.fetch_watermarks(topic, element.partition(), TIMEOUT).unwrap();
+            let offset = Offset::Offset(ends.min(begins + records));
+            list.add_partition_offset(topic, element.partition(), offset).unwrap();
+        }
+        let admin: AdminClient<DefaultClientContext> = self.config().create().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let deleted = runtime.block_on(admin.delete_records(&list, &AdminOptions::new())).unwrap();
+        deleted.elements().iter().for_each(|element| element.error().unwrap());
+    }
+
+    /// The sum of the offsets that a group has committed of a topic, as far as the broker says at the moment.
+    pub(crate) fn committed(&self, group: &str, topic: &str) -> i64 {
+        let consumer: BaseConsumer = self.config().set("group.id", group).create().unwrap();
+        let committed = consumer.committed_offsets(every_partition(&consumer, topic, Offset::Invalid), TIMEOUT);
+        let offsets = committed.iter().flat_map(TopicPartitionList::elements);
+        offsets.filter_map(|element| element.offset().to_raw()).map(|offset| offset.max(0)).sum()
+    }
 }
 
-/// Writes records and waits until the broker has them.
+/// Writes records to the shared broker and waits until it has them.
 pub(crate) fn produce<'r>(topic: &str, records: impl IntoIterator<Item = (&'r str, &'r [u8])>) {
-    produce_at(topic, None, records);
+    shared().produce_at(topic, None, records);
 }
 
-/// The same with a time of the producer's own.
-pub(crate) fn produce_at<'r>(topic: &str, at: Option<i64>, records: impl IntoIterator<Item = (&'r str, &'r [u8])>) {
-    let producer: BaseProducer = config()
-        .set("message.max.bytes", "20000000")
-        .set("compression.type", "lz4")
-        .set("queue.buffering.max.messages", "500000")
-        .create()
-        .unwrap();
-    for (key, payload) in records {
-        let mut record = BaseRecord::to(topic).key(key).payload(payload);
-        record.timestamp = at;
-        while let Err((_, returned)) = producer.send(record) {
-            record = returned;
-            producer.poll(Duration::from_millis(20));
-        }
-    }
-    producer.flush(TIMEOUT).unwrap();
-}
-
-/// Everything in a topic that was committed, up to its present end.
+/// Everything in a topic of the shared broker that was committed, up to its present end.
 pub(crate) fn read_committed(topic: &str) -> Vec<Vec<u8>> {
-    let consumer: BaseConsumer = config()
-        .set("group.id", unique("reader"))
-        .set("isolation.level", "read_committed")
-        .set("enable.partition.eof", "true")
-        .set("enable.auto.commit", "false")
-        .set("fetch.message.max.bytes", "20000000")
-        .create()
-        .unwrap();
+    shared().read_committed(topic)
+}
+
+fn every_partition(consumer: &BaseConsumer, topic: &str, offset: Offset) -> TopicPartitionList {
     let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).unwrap();
-    let partitions = metadata.topics()[0].partitions().len();
     let mut list = TopicPartitionList::new();
-    for partition in 0..partitions {
-        list.add_partition_offset(topic, i32::try_from(partition).unwrap(), Offset::Beginning).unwrap();
+    for partition in metadata.topics()[0].partitions() {
+        list.add_partition_offset(topic, partition.id(), offset).unwrap();
     }
-    consumer.assign(&list).unwrap();
-    let (mut ended, mut payloads, start) = (0, Vec::new(), Instant::now());
-    while ended < partitions {
-        assert!(start.elapsed() < TIMEOUT * 2, "`{topic}` cannot be read to its end");
-        match consumer.poll(Duration::from_millis(500)) {
-            Some(Ok(message)) => payloads.push(message.payload().unwrap_or_default().to_vec()),
-            Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => ended += 1,
-            Some(Err(error)) => panic!("{error}"),
-            None => {}
-        }
-    }
-    payloads
+    list
 }
 
 /// A `tautline run` of its own, killed when dropped.

@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngSeed, TestCaseResult, TestError, TestRunner};
 use serde_json::{Value, json};
-use tautline_detectors::baselines::Baselines;
+use tautline_detectors::baselines::{Baselines, Piece};
 use tautline_detectors::deviation::Deviation;
 use tautline_detectors::engine::{Engine, Input};
 use tautline_detectors::event::{Event, Millis};
@@ -413,10 +413,10 @@ fn log(segments: &[Segment]) -> Vec<Record> {
 }
 
 /// Numbers from a seed (SplitMix64).
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -465,6 +465,49 @@ fn run(records: &[Record], restarts: &BTreeSet<usize>) -> (Left, Vec<Vec<Deviati
         }
         found.push(engine.step(&record.input).1);
     }
+    (Left { deviations: by_agent(&found), memory: snapshot(engine.baselines()) }, found)
+}
+
+/// A memory in pieces, and what it was when it was frozen.
+struct Frozen {
+    at: usize,
+    book: Arc<Rulebook>,
+    pieces: Vec<Piece>,
+    memory: Vec<Vec<u8>>,
+}
+
+impl Frozen {
+    fn of(engine: &mut Engine, at: usize) -> Self {
+        let memory = snapshot(engine.baselines());
+        Self { at, book: Arc::clone(engine.rulebook()), pieces: engine.freeze(), memory }
+    }
+
+    fn resume(&self) -> Engine {
+        let mut baselines = Baselines::default();
+        self.pieces.iter().for_each(|piece| baselines.absorb(&piece.tables().unwrap()).unwrap());
+        assert!(snapshot(&baselines) == self.memory, "what came after record {} is in its pieces", self.at);
+        Engine::resume(Arc::clone(&self.book), baselines)
+    }
+}
+
+/// One run over a log, frozen before the records at `freezes`: from one to the next it goes on, then falls back to the
+/// pieces of the first and comes the same way again, which must be the same. Every piece is kept to the end.
+fn run_in_pieces(records: &[Record], freezes: &BTreeSet<usize>) -> (Left, Vec<Vec<Deviation>>) {
+    let mut engine = Engine::new(Arc::clone(&books()[0]));
+    let (mut found, mut kept): (Vec<Vec<Deviation>>, Vec<Frozen>) = (Vec::new(), Vec::new());
+    for at in 0..=records.len() {
+        if freezes.contains(&at) || at == records.len() {
+            if let Some(last) = kept.last() {
+                let mut again = last.resume();
+                let same = records[last.at..at].iter().map(|record| again.step(&record.input).1);
+                assert!(same.eq(found[last.at..].iter().cloned()), "from record {} to {at}", last.at);
+                engine = again;
+            }
+            kept.push(Frozen::of(&mut engine, at));
+        }
+        found.extend(records.get(at).map(|record| engine.step(&record.input).1));
+    }
+    kept.iter().for_each(|frozen| drop(frozen.resume()));
     (Left { deviations: by_agent(&found), memory: snapshot(engine.baselines()) }, found)
 }
 
@@ -564,9 +607,12 @@ fn the_same_log_gives_the_same_deviations_and_memory() {
         let (merged, _) = run(&interleaved(records, again.merges[0]), &BTreeSet::new());
         prop_assert!(once == merged, "another interleaving: {}", difference(&once, &merged));
 
-        let restarts = again.restarts.iter().map(|index| index.index(records.len())).collect();
+        let restarts: BTreeSet<usize> = again.restarts.iter().map(|index| index.index(records.len())).collect();
         let (restarted, _) = run(&interleaved(records, again.merges[1]), &restarts);
         prop_assert!(once == restarted, "restarts at {restarts:?}: {}", difference(&once, &restarted));
+
+        let (in_pieces, _) = run_in_pieces(&interleaved(records, again.merges[2]), &restarts);
+        prop_assert!(once == in_pieces, "in pieces at {restarts:?}: {}", difference(&once, &in_pieces));
 
         let every = records.len().div_ceil(again.batches);
         let batches = (0..records.len()).step_by(every).collect();
@@ -669,8 +715,12 @@ fn every_record_is_a_place_to_restart_from() {
     let records = log(&segments);
     let habit = records.len() - segments.iter().map(|segment| segment.steps.len() + 1).sum::<usize>();
     let (once, found) = run(&records, &BTreeSet::new());
-    let (restarted, _) = run(&records, &(habit..records.len()).collect());
+    let late: BTreeSet<usize> = (habit..records.len()).collect();
+    let (restarted, _) = run(&records, &late);
     assert!(once == restarted, "{}", difference(&once, &restarted));
+    let (in_pieces, found_in_pieces) = run_in_pieces(&records, &late);
+    assert!(once == in_pieces, "{}", difference(&once, &in_pieces));
+    assert!(found == found_in_pieces, "the same order of records, another order of deviations");
     assert!(found.iter().flatten().count() > 10, "so few deviations show little");
 }
 

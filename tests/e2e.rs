@@ -9,28 +9,34 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::broker::{self, Tautline, create_topic, free_port, produce, produce_at, read_committed, unique, wait_for};
+use crate::broker::{self, Broker, Tautline, free_port, produce, read_committed, unique, wait_for};
 
 /// Generous: a loaded machine is slow, and only a stuck process takes as long.
-const LONG: Duration = Duration::from_secs(600);
+pub(crate) const LONG: Duration = Duration::from_secs(600);
 /// 2026-03-02, a Monday, 09:00 UTC.
 const MONDAY: i64 = 1_772_442_000_000;
 
 /// One test's topics, configuration and registry.
-struct Stand {
-    directory: tempfile::TempDir,
-    name: String,
+pub(crate) struct Stand {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) name: String,
+    pub(crate) broker: Broker,
     port: u16,
 }
 
 impl Stand {
     /// Topics `<name>.source` (4 partitions) and a configuration that reads it; `extra` goes to its end.
-    fn new(name: &str, extra: &str) -> Self {
-        let port = free_port();
-        let stand = Self { directory: tempfile::tempdir().unwrap(), name: unique(name), port };
+    pub(crate) fn new(name: &str, extra: &str) -> Self {
+        Self::on(broker::shared(), name, extra)
+    }
+
+    /// The same on a broker of one's own.
+    pub(crate) fn on(broker: &Broker, name: &str, extra: &str) -> Self {
+        let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+        let stand = Self { directory, name: unique(name), broker: broker.clone(), port };
         let root = env!("CARGO_MANIFEST_DIR");
         copy(&Path::new(root).join("rules"), &stand.directory.path().join("rules"));
-        create_topic(
+        broker.create_topic(
             &stand.topic("source"),
             4,
             &[("max.message.bytes", "12000000"), ("message.timestamp.after.max.ms", "9223372036854775807")],
@@ -40,7 +46,7 @@ impl Stand {
             "[kafka]\nbrokers = \"{}\"\ngroup = \"{}\"\n[[sources]]\ntopic = \"{}\"\n[outputs]\nalerts = \"{}\"\n\
              revocations = \"{}\"\ndead_letter = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[rulebook]\n\
              store = \"store\"\n{extra}",
-            broker::address(),
+            broker.address,
             stand.name,
             topic("source"),
             topic("alerts"),
@@ -53,7 +59,7 @@ impl Stand {
         stand
     }
 
-    fn topic(&self, name: &str) -> String {
+    pub(crate) fn topic(&self, name: &str) -> String {
         format!("{}.{name}", self.name)
     }
 
@@ -65,31 +71,31 @@ impl Stand {
         Tautline::start(&self.config(), self.port)
     }
 
-    fn ready(&self) -> Tautline {
+    pub(crate) fn ready(&self) -> Tautline {
         let tautline = self.start();
         wait_for("readiness", LONG, || tautline.get("/readyz").is_some_and(|(status, _)| status == 200));
         tautline
     }
 
-    /// Another process of the same group.
-    fn second(&self) -> Tautline {
-        let (port, config) = (free_port(), self.directory.path().join("second.toml"));
+    /// Another process of the same group; what it logs goes to `<name>.log`.
+    pub(crate) fn instance(&self, name: &str) -> Tautline {
+        let (port, config) = (free_port(), self.directory.path().join(format!("{name}.toml")));
         let text = fs::read_to_string(self.config()).unwrap().replace(&self.port.to_string(), &port.to_string());
-        fs::write(&config, text.replace("[kafka]\n", "[kafka]\ninstance = \"1\"\n")).unwrap();
+        fs::write(&config, text.replace("[kafka]\n", &format!("[kafka]\ninstance = \"{name}\"\n"))).unwrap();
         Tautline::start(&config, port)
     }
 
-    fn alerts(&self) -> Vec<Value> {
-        let alerts = read_committed(&self.topic("alerts"));
+    pub(crate) fn alerts(&self) -> Vec<Value> {
+        let alerts = self.broker.read_committed(&self.topic("alerts"));
         alerts.iter().map(|alert| serde_json::from_slice(alert).unwrap()).collect()
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.config().with_extension("log")).unwrap_or_default()
     }
 
     /// What an undisturbed replay says of the same events: id, score and rulebook of every alert.
-    fn replayed(&self, events: &[(String, String)]) -> Findings {
+    pub(crate) fn replayed(&self, events: &[(String, String)]) -> Findings {
         let file = self.directory.path().join("events.jsonl");
         let lines = events.iter().fold(String::new(), |mut lines, (_, event)| {
             writeln!(lines, "{event}").unwrap();
@@ -111,17 +117,20 @@ impl Stand {
 impl Drop for Stand {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = self.log();
-            let lines: Vec<&str> = log.lines().collect();
-            eprintln!("the end of its log:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+            let files = fs::read_dir(self.directory.path()).unwrap().map(|entry| entry.unwrap().path());
+            for file in files.filter(|path| path.extension().is_some_and(|extension| extension == "log")) {
+                let log = fs::read_to_string(&file).unwrap_or_default();
+                let lines: Vec<&str> = log.lines().collect();
+                eprintln!("the end of {}:\n{}", file.display(), lines[lines.len().saturating_sub(60)..].join("\n"));
+            }
         }
     }
 }
 
 /// Alert ids, each with how often it came and its exact score.
-type Findings = BTreeMap<String, (u32, String)>;
+pub(crate) type Findings = BTreeMap<String, (u32, String)>;
 
-fn findings(alerts: &[Value]) -> Findings {
+pub(crate) fn findings(alerts: &[Value]) -> Findings {
     let mut findings = Findings::new();
     for alert in alerts {
         let score = alert["unmapped"]["tautline"]["deviation"]["score"].to_string();
@@ -156,7 +165,7 @@ fn action(agent: &str, number: usize, at: i64, tool: &str, operation: &str, verb
 }
 
 /// Work of a fleet of agents over some days, with something wrong now and then; keyed by agent.
-fn fleet_work(events: usize) -> Vec<(String, String)> {
+pub(crate) fn fleet_work(events: usize) -> Vec<(String, String)> {
     let agents = ["triage-bot", "change-advisor", "deploy-bot", "night-bot", "ci-runner-7", "nobody-knows-me"];
     let operations = ["ecs:DescribeServices", "ecs:DescribeTasks", "logs:FilterLogEvents", "ecs:ListTasks"];
     (0..events)
@@ -176,7 +185,7 @@ fn fleet_work(events: usize) -> Vec<(String, String)> {
         .collect()
 }
 
-fn send(topic: &str, events: &[(String, String)]) {
+pub(crate) fn send(topic: &str, events: &[(String, String)]) {
     produce(topic, events.iter().map(|(key, event)| (key.as_str(), event.as_bytes())));
 }
 
@@ -218,7 +227,7 @@ fn a_process_that_joins_and_dies_takes_no_more_than_its_share_and_loses_nothing(
     let first = stand.ready();
     send(&stand.topic("source"), &events[..20_000]);
     wait_for("events to be judged", LONG, || first.metric("tautline_events_total", "") > 5_000.0);
-    let second = stand.second();
+    let second = stand.instance("second");
     send(&stand.topic("source"), &events[20_000..40_000]);
     wait_for("its share", LONG, || second.get("/readyz").is_some_and(|(status, _)| status == 200));
     wait_for("events to be judged", LONG, || second.metric("tautline_events_total", "") > 0.0);
@@ -239,7 +248,7 @@ fn a_process_that_was_frozen_speaks_no_more_of_what_others_took_over() {
     let events = fleet_work(30_000);
     let expected = stand.replayed(&events);
     let first = stand.ready();
-    let second = stand.second();
+    let second = stand.instance("second");
     wait_for("its share", LONG, || second.get("/readyz").is_some_and(|(status, _)| status == 200));
     send(&stand.topic("source"), &events[..20_000]);
     wait_for("events to be judged", LONG, || first.metric("tautline_events_total", "") > 1_000.0);
@@ -324,14 +333,14 @@ fn records_made_to_break_it_do_not() {
     // A producer's clock is nobody's word for when a record arrived.
     let violation =
         |number| action("triage-bot", number, MONDAY, "aws_cli", "ecs:UpdateService", "write", "222222222222");
-    produce_at(&source, Some(4_102_444_800_000), [("k", violation(1).as_bytes())]);
+    broker::shared().produce_at(&source, Some(4_102_444_800_000), [("k", violation(1).as_bytes())]);
     let late: Value = serde_json::from_str(&violation(2)).unwrap();
     let ahead = {
         let mut ahead = late;
         ahead["time"] = json!("2099-12-31T23:59:00Z");
         ahead.to_string()
     };
-    produce_at(&source, Some(4_102_444_800_000), [("k", ahead.as_bytes())]);
+    broker::shared().produce_at(&source, Some(4_102_444_800_000), [("k", ahead.as_bytes())]);
     // As many and as long names as are let through: the alert must still fit into a record.
     let mut large: Value = serde_json::from_str(&violation(3)).unwrap();
     let name = |number: usize| format!("{}{number}", "\u{1}".repeat(500));

@@ -10,9 +10,11 @@
 
 mod acceptance;
 mod broker;
+mod chaos;
 mod cli;
 mod determinism;
 mod e2e;
 mod golden;
+mod recovery;
 mod support;
 mod tidy;

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tautline_detectors::rulebook::Rulebook;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::checkpoint::Checkpoints;
 use crate::cli;
@@ -80,8 +80,10 @@ pub fn run_stage(name: &'static str, stage: impl Stage, kafka: &Kafka, stop: &At
 /// Runs until SIGTERM or Ctrl-C, then finishes the batch, commits, and leaves the group.
 pub(crate) fn run(config: Config) -> Result<()> {
     config.check_for_run()?;
-    let book = RwLock::new(read_book(&config)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    // Before anything else: until somebody listens, a SIGHUP ends the process.
+    let hangup = runtime.block_on(async { signal(SignalKind::hangup()) })?;
+    let book = RwLock::new(read_book(&config)?);
     let status = Arc::new(Status::new()?);
     let checkpoints = Arc::new(Checkpoints::open(&config.checkpoints, Arc::clone(&status))?);
     let listener = runtime.block_on(http::bind(config.http.listen))?;
@@ -94,7 +96,7 @@ pub(crate) fn run(config: Config) -> Result<()> {
     if !shared.config.log.direct {
         stages.push(spawn("hop", &shared, |shared| Ok(hop::Hop::new(shared)))?);
     }
-    runtime.block_on(signals(&shared))?;
+    runtime.block_on(signals(&shared, hangup))?;
     tracing::info!("stopping: the open batch is finished and committed first");
     shared.stop.store(true, Ordering::Relaxed);
     for stage in stages {
@@ -112,9 +114,8 @@ fn read_book(config: &Config) -> Result<Arc<Rulebook>> {
 }
 
 /// Returns with SIGTERM or Ctrl-C; every SIGHUP until then has the rulebook read again.
-async fn signals(shared: &Shared) -> Result<()> {
+async fn signals(shared: &Shared, mut hangup: Signal) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),

@@ -126,6 +126,9 @@ impl Shards {
         let first_book = if note.is_empty() { book.to_owned() } else { note };
         let (head, baselines) = self.recover(&place, speaks_from).unwrap_or_else(|| {
             let book = first_book.clone();
+            if committed.is_some() {
+                tracing::warn!(%place, "no usable checkpoint: the memory is learned anew from the log");
+            }
             // What was there before anybody read it is no loss.
             let offset = if committed.is_some() { 0 } else { begins };
             let engine = env!("CARGO_PKG_VERSION").to_owned();
@@ -157,7 +160,7 @@ impl Shards {
         let absorb = |baselines: &mut Baselines, tables: &[_]| baselines.absorb(tables).map_err(|e| e.to_string());
         let loaded = self.checkpoints.load(place, at_most, |_| Ok(Baselines::default()), absorb);
         loaded.unwrap_or_else(|error| {
-            tracing::error!(%place, "checkpoints cannot be read, the memory is learned anew from the log: {error:#}");
+            tracing::error!(%place, "checkpoints cannot be read: {error:#}");
             None
         })
     }

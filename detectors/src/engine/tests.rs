@@ -1,7 +1,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+use arrow::array::RecordBatch;
+
 use super::*;
+use crate::baselines::MOST_NOTICES;
 use crate::event::{Argument, Digest, Principal, Reasoning, Run, Source, Verb};
+use crate::rulebook::MOST_DECISIONS;
 use crate::testing::{at, book, control, event, in_run};
 
 const NOON: &str = "2026-03-02T12:00:00Z";
@@ -109,6 +113,55 @@ fn the_memory_of_values_is_bounded_whatever_an_agent_makes_up() {
     assert!(engine.baselines().known_values() < 1_100, "{} texts", engine.baselines().known_values());
     assert_eq!(engine.baselines().past("bot").cell(Dimension::Read, "made-up:Get0").count, 1);
     assert_eq!(engine.baselines().past("bot").cell(Dimension::Read, "made-up:Get1999").count, 0);
+}
+
+/// What is remembered but for the notices about unregistered principals.
+fn of_registered(engine: &Engine) -> Vec<RecordBatch> {
+    let is_notices = |table: &RecordBatch| table.schema_ref().metadata()["tautline.table"] == "notices";
+    engine.baselines().snapshot().unwrap().into_iter().filter(|table| !is_notices(table)).collect()
+}
+
+#[test]
+fn a_million_made_up_agents_push_nothing_out_and_grow_nothing() {
+    // What policies read of it is made up too, so that no decision is known.
+    let operations = "@id(\"x\")\nforbid (principal, action, resource) when\n\
+        { context.operation == \"ecs:X\" || resource.type == \"X\" || context.environment == \"x\" };";
+    let playbook = "[playbooks.p]\ntitle = \"P\"\nidle = \"1h\"\nsteps = [{ id = \"a\", operations = [\"ecs:*\"] }]\n";
+    let mut engine = engine(&[
+        ("extra/control.toml", &control("extra", "")),
+        ("extra/policy.cedar", WRITES),
+        ("made-up/control.toml", &control("made-up", "")),
+        ("made-up/policy.cedar", operations),
+        ("registry/playbooks/p.toml", playbook),
+    ]);
+    step(&mut engine, &event(1, "ecs:DescribeTasks", NOON));
+    step(&mut engine, &in_run(event(2, "ecs:ListTasks", NOON), "p", "r-1"));
+    one(&mut engine, &write(3, NOON));
+    let (before, values) = (of_registered(&engine), engine.baselines().known_values());
+    let mut undisturbed = Engine::resume(Arc::clone(engine.rulebook()), engine.baselines().clone());
+
+    let mut stranger = event(0, "", NOON);
+    for number in 0..1_000_000_u32 {
+        stranger.digest = Digest(u128::from(number) + 1_000);
+        stranger.agent = AgentRef::Unregistered(format!("made-up-{number}"));
+        stranger.principal.claimed_agent = format!("made-up-{number}");
+        stranger.action = format!("made-up:Do{number}");
+        stranger.tool = format!("tool-{number}");
+        stranger.resource.kind = format!("Made::Up::{number}");
+        stranger.place.environment = format!("made-up-{number}");
+        stranger.run = Some(Run { session: number.to_string(), playbook: number.to_string(), id: number.to_string() });
+        let (verdict, found) = engine.step(&Input::Event(Box::new(stranger.clone())));
+        assert_eq!((verdict, found.len()), (Verdict::Unregistered, 1), "number {number} is reported");
+    }
+    assert_eq!(engine.baselines().notices(), MOST_NOTICES);
+    assert_eq!((engine.baselines().iter().count(), engine.baselines().known_values()), (1, values));
+    assert!(engine.decisions.len() <= MOST_DECISIONS, "{} decisions", engine.decisions.len());
+    assert_eq!(of_registered(&engine), before);
+    for (number, operation) in [(4, "ecs:DescribeTasks"), (5, "ecs:StopTask")] {
+        let next = Event { verb: Verb::Write, ..event(number, operation, "2026-03-02T12:05:00Z") };
+        assert_eq!(step(&mut engine, &next), step(&mut undisturbed, &next));
+    }
+    assert_eq!(of_registered(&engine), of_registered(&undisturbed));
 }
 
 #[test]

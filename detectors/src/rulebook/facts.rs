@@ -175,7 +175,7 @@ pub struct DecisionCache {
 }
 
 /// More combinations than this are no longer the bounded facts of a real fleet: start anew.
-const MOST_DECISIONS: usize = 65_536;
+pub(crate) const MOST_DECISIONS: usize = 65_536;
 
 impl DecisionCache {
     /// The judgement of these facts, from the cache where they were judged before.
@@ -193,6 +193,12 @@ impl DecisionCache {
         let judgement = Arc::new(book.judge(facts));
         self.decisions.insert(key.to_owned(), Arc::clone(&judgement));
         judgement
+    }
+
+    /// How many decisions are kept.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.decisions.len()
     }
 }
 

@@ -20,6 +20,8 @@ use sha2::{Digest, Sha256};
 
 pub use control::{Catalogue, Control, Framework, Response};
 pub use estate::{Estate, UNMAPPED_ENVIRONMENT};
+#[cfg(test)]
+pub(crate) use facts::MOST_DECISIONS;
 pub use facts::{DecisionCache, Facts};
 pub use people::{People, Person};
 pub use playbook::{Playbook, Playbooks, Step};
