@@ -2,8 +2,9 @@
 //!
 //! The schema is `schemas/agent-action.v1.schema.json`. Members that are not in it are ignored.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use tautline_detectors::event::{
     Argument, ArgumentOrigin, Credential, CredentialKind, Event, Origin, Outcome, Place, Principal, Reasoning,
@@ -12,6 +13,7 @@ use tautline_detectors::event::{
 use tautline_detectors::rulebook::hex;
 
 use crate::cloudtrail::{assumed_role, only_looks};
+use crate::json::Raw;
 use crate::wire::{self, Choice, List, Members, Name, Object, Text, Time, shown, text};
 use crate::{Reason, Rejection};
 
@@ -61,7 +63,7 @@ struct Data<'a> {
     operation: Option<Text<'a>>,
     verb: Option<Choice<Verb>>,
     #[serde(borrow)]
-    arguments: Option<Members<Object<Value<'a>>, ARGUMENTS_MAX>>,
+    arguments: Option<Members<'a, Object<Value<'a>>, ARGUMENTS_MAX>>,
     #[serde(borrow)]
     resource: Option<Object<Target<'a>>>,
     #[serde(borrow)]
@@ -109,7 +111,7 @@ struct Playbook<'a> {
 #[derive(Deserialize)]
 struct Value<'a> {
     #[serde(borrow)]
-    value: &'a RawValue,
+    value: Raw<'a>,
     origin: Option<Choice<ArgumentOrigin>>,
 }
 
@@ -263,11 +265,11 @@ fn event(id: String, time: Time, traceparent: Option<&str>, data: Data<'_>) -> R
 }
 
 /// An operation with its service in lower case, as the audit logs have it.
-fn canonical(operation: String) -> String {
-    match operation.split_once(':') {
-        Some((service, name)) => format!("{}:{name}", service.to_ascii_lowercase()),
-        None => operation,
+fn canonical(mut operation: String) -> String {
+    if let Some(service) = operation.find(':').and_then(|end| operation.get_mut(..end)) {
+        service.make_ascii_lowercase();
     }
+    operation
 }
 
 /// The verb, as far as an agent's word goes. What an operation does is not for the agent to say: a read by one that does
@@ -328,15 +330,16 @@ fn run(session: Option<Text<'_>>, playbook: Option<Object<Playbook<'_>>>) -> Opt
     (run != Run::default()).then_some(run)
 }
 
-fn arguments(members: Members<Object<Value<'_>>, ARGUMENTS_MAX>) -> Result<Vec<Argument>, Rejection> {
-    let argument = |(name, Object(value)): (String, Object<Value<'_>>)| {
-        let path = format!("data.arguments.{}.value", shown(&name));
+fn arguments(members: Members<'_, Object<Value<'_>>, ARGUMENTS_MAX>) -> Result<Vec<Argument>, Rejection> {
+    let argument = |(name, Object(value)): (Cow<'_, str>, Object<Value<'_>>)| {
+        let path = || format!("data.arguments.{}.value", shown(&name));
         if value.value.get().len() > ARGUMENT_MAX {
-            let detail = format!("`{path}`: longer than {ARGUMENT_MAX} bytes");
+            let detail = format!("`{}`: longer than {ARGUMENT_MAX} bytes", path());
             return Err(Rejection::new(Reason::TooLarge, detail));
         }
+        let text = wire::value_text(&value.value, path)?;
         let origin = value.origin.map(|Choice(origin)| origin);
-        Ok(Argument { name, value: wire::value_text(value.value, &path)?, origin })
+        Ok(Argument { name: name.into_owned(), value: text, origin })
     };
     members.0.into_iter().map(argument).collect()
 }

@@ -4,12 +4,15 @@
 //! (event versions 1.01 to 1.11). The management and data events of one account, an organisation's trail, and AWS
 //! service events decode; Insights events are refused as unsupported, for they describe a rate and no request.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
 use tautline_detectors::event::{
     Argument, Credential, CredentialKind, Event, Origin, Outcome, Place, Principal, Source, Trace, Verb,
 };
 
+use crate::json::{self, Raw};
 use crate::wire::{self, Flag, List, Members, Name, Object, Text, Time, text};
 use crate::{Reason, Rejection};
 
@@ -29,7 +32,7 @@ const PARAMETERS_MAX: usize = 4_096;
 const RESOURCES_MAX: usize = 4_096;
 
 /// The top-level members of `requestParameters`, not looked into yet.
-type Parameters<'a> = Members<&'a RawValue, PARAMETERS_MAX>;
+type Parameters<'a> = Members<'a, Raw<'a>, PARAMETERS_MAX>;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -57,11 +60,20 @@ struct Record<'a> {
     #[serde(borrow)]
     error_code: Option<Text<'a>>,
     #[serde(borrow)]
-    request_parameters: Option<&'a RawValue>,
+    request_parameters: Option<Raw<'a>>,
     #[serde(borrow)]
-    response_elements: Option<&'a RawValue>,
+    response_elements: Option<Raw<'a>>,
     #[serde(borrow)]
     resources: Option<List<Object<Touched<'a>>, RESOURCES_MAX>>,
+    // By these, what one record holds is told apart.
+    event_version: Option<IgnoredAny>,
+    specversion: Option<IgnoredAny>,
+    r#type: Option<IgnoredAny>,
+    #[serde(rename = "Records")]
+    records: Option<IgnoredAny>,
+    detail: Option<IgnoredAny>,
+    #[serde(rename = "detail-type")]
+    detail_type: Option<IgnoredAny>,
 }
 
 /// One entry of `resources`.
@@ -137,6 +149,15 @@ struct OnBehalfOf<'a> {
     user_id: Option<Text<'a>>,
 }
 
+/// Decodes one record that stands alone, in one pass. `None` is for everything else, and for what is wrong with it, to be
+/// found out with more patience.
+pub(crate) fn sole(json: &str) -> Option<Event> {
+    let Object(record) = json::fast::<Object<Record<'_>>>(json)?;
+    let others = [&record.specversion, &record.r#type, &record.records, &record.detail, &record.detail_type];
+    let is_sole = record.event_version.is_some() && others.into_iter().all(Option::is_none);
+    if is_sole { event(record).ok() } else { None }
+}
+
 /// Decodes one record; digest and plausibility of the time are the caller's.
 pub(crate) fn decode(json: &str) -> Result<Event, Rejection> {
     match wire::object(json, "") {
@@ -168,13 +189,13 @@ fn event(record: Record<'_>) -> Result<Event, Rejection> {
     let service = service.strip_suffix(".amazonaws.com").unwrap_or(service);
     let name = operation(record.event_name.as_str());
     let verb = verb(record.read_only, name);
-    let parameters = match record.request_parameters {
+    let parameters = match &record.request_parameters {
         Some(raw) => nested::<Parameters<'_>>(raw, "requestParameters")?,
         None => Parameters::default(),
     };
     let mut resource = resource::resource(service, name, record.resources.unwrap_or_default(), &parameters);
-    if let (Some(raw), true) = (record.request_parameters, verb != Verb::Read) {
-        resource.exposes = exposure::exposes(service, name, raw, &account)?;
+    if let (Some(raw), true) = (&record.request_parameters, verb != Verb::Read) {
+        resource.exposes = exposure::exposes(service, name, raw.get(), &account)?;
     }
     Ok(Event {
         id: format!("cloudtrail/{account}/{}", record.event_id.as_str()),
@@ -184,7 +205,7 @@ fn event(record: Record<'_>) -> Result<Event, Rejection> {
         verb,
         resource,
         arguments: arguments(parameters)?,
-        outcome: outcome(record.error_code, name, record.response_elements),
+        outcome: outcome(record.error_code, name, record.response_elements.as_ref()),
         credential: credential(&identity),
         principal: principal(identity, service)?,
         place: Place { account, region: text(record.aws_region), ..Place::default() },
@@ -195,8 +216,8 @@ fn event(record: Record<'_>) -> Result<Event, Rejection> {
 }
 
 /// Parses a part that was kept raw.
-fn nested<'a, T: Deserialize<'a>>(raw: &'a RawValue, path: &str) -> Result<T, Rejection> {
-    serde_json::from_str(raw.get()).map_err(|error| wire::rejection(&error, raw.get(), path))
+fn nested<'a, T: Deserialize<'a>>(raw: &'a Raw<'_>, path: &str) -> Result<T, Rejection> {
+    json::parse(raw.get()).map_err(|error| wire::rejection(&error, raw.get(), path))
 }
 
 /// The operation without the API version that Lambda and CloudFront append to it: `UpdateFunctionCode20150331v2` and
@@ -326,16 +347,16 @@ fn credential(identity: &Identity<'_>) -> Credential {
 /// The first `ARGUMENTS_MAX` members of the request, their values cut at `ARGUMENT_MAX` bytes. Unlike an agent, whoever
 /// made this request has no say in whether it is recorded, so it is not refused for its size.
 fn arguments(parameters: Parameters<'_>) -> Result<Vec<Argument>, Rejection> {
-    let argument = |(name, value): (String, &RawValue)| {
-        let mut value = wire::value_text(value, "requestParameters")?;
+    let argument = |(name, value): (Cow<'_, str>, Raw<'_>)| {
+        let mut value = wire::value_text(&value, || "requestParameters".to_owned())?;
         value.truncate(value.floor_char_boundary(ARGUMENT_MAX));
-        Ok(Argument { name, value, origin: None })
+        Ok(Argument { name: name.into_owned(), value, origin: None })
     };
     parameters.0.into_iter().take(ARGUMENTS_MAX).map(argument).collect()
 }
 
 /// Success unless there is an error code. A console sign-in that failed has none, but says so in its response.
-fn outcome(error_code: Option<Text<'_>>, name: &str, response: Option<&RawValue>) -> Outcome {
+fn outcome(error_code: Option<Text<'_>>, name: &str, response: Option<&Raw<'_>>) -> Outcome {
     let Some(code) = error_code.map(Text::into_string).filter(|code| !code.is_empty()) else {
         return if name == "ConsoleLogin" && response.is_some_and(login_failed) {
             Outcome::Failed("ConsoleLogin".to_owned())
@@ -351,7 +372,7 @@ fn outcome(error_code: Option<Text<'_>>, name: &str, response: Option<&RawValue>
     }
 }
 
-fn login_failed(response: &RawValue) -> bool {
+fn login_failed(response: &Raw<'_>) -> bool {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Login<'a> {

@@ -10,16 +10,17 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use tautline_detectors::event::{Digest, Event, Millis, Source};
 
 pub mod agent_action;
 pub mod cloudtrail;
+mod json;
 pub mod log;
 pub mod resolve;
 mod wire;
 
+use json::Raw;
 use wire::{List, Text, shown};
 
 /// The most bytes that one record may have.
@@ -175,6 +176,12 @@ impl Reason {
 /// `received` is when the record arrived by our own clock or the broker's. A batch gives one result per member, in
 /// order; anything else gives exactly one.
 pub fn decode(bytes: &[u8], format: Format, received: Millis) -> Vec<Result<Event, Rejection>> {
+    if format == Format::Cloudtrail
+        && let Ok(text) = record_text(bytes)
+        && let Some(event) = cloudtrail::sole(text)
+    {
+        return vec![finish(Ok(event), text, received)];
+    }
     let parcel = record_text(bytes).and_then(|text| match format {
         Format::AgentAction => Ok(Parcel::AgentAction(text)),
         Format::Auto | Format::Cloudtrail => open(text, format),
@@ -182,7 +189,7 @@ pub fn decode(bytes: &[u8], format: Format, received: Millis) -> Vec<Result<Even
     match parcel {
         Err(rejection) => vec![Err(rejection)],
         Ok(Parcel::AgentAction(text)) => vec![finish(agent_action::decode(text), text, received)],
-        Ok(Parcel::Cloudtrail(text)) => vec![finish(cloudtrail::decode(text), text, received)],
+        Ok(Parcel::Cloudtrail(text)) => vec![finish(cloudtrail::decode(&text), &text, received)],
         Ok(Parcel::CloudtrailBatch(members)) => members
             .into_iter()
             .enumerate()
@@ -197,8 +204,8 @@ pub fn decode(bytes: &[u8], format: Format, received: Millis) -> Vec<Result<Even
 /// What one record holds.
 enum Parcel<'a> {
     AgentAction(&'a str),
-    Cloudtrail(&'a str),
-    CloudtrailBatch(Vec<&'a RawValue>),
+    Cloudtrail(Cow<'a, str>),
+    CloudtrailBatch(Vec<Raw<'a>>),
 }
 
 /// The top-level members that tell formats apart; everything else is skipped.
@@ -207,9 +214,9 @@ struct Probe<'a> {
     specversion: Option<IgnoredAny>,
     r#type: Option<IgnoredAny>,
     #[serde(rename = "Records", borrow)]
-    records: Option<List<&'a RawValue, BATCH_MAX>>,
+    records: Option<List<Raw<'a>, BATCH_MAX>>,
     #[serde(borrow)]
-    detail: Option<&'a RawValue>,
+    detail: Option<Raw<'a>>,
     #[serde(rename = "detail-type", borrow)]
     detail_type: Option<Text<'a>>,
     #[serde(rename = "eventVersion")]
@@ -232,14 +239,14 @@ fn open(text: &str, format: Format) -> Result<Parcel<'_>, Rejection> {
         };
     }
     if probe.event_version.is_some() || probe.event_source.is_some() {
-        return Ok(Parcel::Cloudtrail(text));
+        return Ok(Parcel::Cloudtrail(Cow::Borrowed(text)));
     }
     match (probe.detail, probe.detail_type) {
         (Some(_), Some(kind)) if !kind.as_str().ends_with(" via CloudTrail") => Err(Rejection::new(
             Reason::Unsupported,
             format!("`detail-type` is `{}`, not one that ends in `via CloudTrail`", shown(kind.as_str())),
         )),
-        (Some(detail), _) => Ok(Parcel::Cloudtrail(detail.get())),
+        (Some(detail), _) => Ok(Parcel::Cloudtrail(detail.0)),
         (None, _) if format == Format::Cloudtrail => Err(Rejection::new(
             Reason::UnknownFormat,
             "none of `Records`, `detail`, `eventVersion`, `eventSource` is there, so this is not CloudTrail",

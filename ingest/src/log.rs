@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tautline_detectors::event::{Event, Millis};
 
-use crate::{Reason, Rejection};
+use crate::{Reason, Rejection, json};
 
 /// One record of the log, as JSON: `{"event": …}`, `{"tick": …}` or `{"rulebook": …}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,8 +34,8 @@ impl LogRecord {
     /// # Errors
     ///
     /// When the record cannot be written as JSON, which no record of ours is.
-    pub fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
-        serde_json::to_vec(self)
+    pub fn to_bytes(&self) -> Result<Vec<u8>, sonic_rs::Error> {
+        sonic_rs::to_vec(self)
     }
 
     /// Reads a record's bytes.
@@ -44,10 +44,10 @@ impl LogRecord {
     ///
     /// When the bytes are not a record of this log; its place is in the message.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Rejection> {
-        serde_json::from_slice(bytes).map_err(|error| Rejection {
-            reason: Reason::UnknownFormat,
-            detail: format!("not a record of the log: {error}"),
-            index: None,
-        })
+        if let Some(record) = std::str::from_utf8(bytes).ok().and_then(json::fast) {
+            return Ok(record);
+        }
+        serde_json::from_slice(bytes)
+            .map_err(|error| Rejection::new(Reason::UnknownFormat, format!("not a record of the log: {error}")))
     }
 }

@@ -28,18 +28,17 @@ fn strip_secrets(id: &mut String) {
 
 /// An ARN names its account and region itself; what the agent says beside it is a claim, and a disagreement is kept.
 fn believe_arn(event: &mut Event) {
-    let id = event.resource.id.trim();
+    let (id, place) = (event.resource.id.trim(), &mut event.place);
     let is_arn = id.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case("arn:"));
-    let mut parts = id.split(':').skip(3).map(str::to_owned);
+    let mut parts = id.split(':').skip(3);
     let (region, account) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     if !is_arn || account.is_empty() {
         return;
     }
-    let place = &mut event.place;
     place.disputed = !place.account.is_empty() && place.account != account;
-    place.account = account;
+    account.clone_into(&mut place.account);
     if !region.is_empty() {
-        place.region = region;
+        region.clone_into(&mut place.region);
     }
 }
 

@@ -6,12 +6,12 @@ use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::value::{MapAccessDeserializer, StringDeserializer};
-use serde::de::{Deserialize, Deserializer, Error, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::value::{MapAccessDeserializer, StrDeserializer};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
-use serde_json::value::RawValue;
 use tautline_detectors::event::Millis;
 
+use crate::json::{self, Raw};
 use crate::{Reason, Rejection};
 
 /// The most bytes that an id or a name may have.
@@ -144,20 +144,23 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MA
 
 /// The members of an object with free names, in their order: at most `MAX`, no name twice.
 #[derive(Debug)]
-pub(crate) struct Members<T, const MAX: usize>(pub(crate) Vec<(String, T)>);
+pub(crate) struct Members<'a, T, const MAX: usize>(pub(crate) Vec<(Cow<'a, str>, T)>);
 
-impl<T, const MAX: usize> Default for Members<T, MAX> {
+/// Up to so many names, comparing each to each is cheaper than hashing them.
+const FEW: usize = 16;
+
+impl<T, const MAX: usize> Default for Members<'_, T, MAX> {
     fn default() -> Self {
         Members(Vec::new())
     }
 }
 
-impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Members<T, MAX> {
+impl<'de: 'a, 'a, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Members<'a, T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MembersVisitor<T, const MAX: usize>(PhantomData<T>);
+        struct MembersVisitor<'a, T, const MAX: usize>(PhantomData<(&'a (), T)>);
 
-        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for MembersVisitor<T, MAX> {
-            type Value = Members<T, MAX>;
+        impl<'de: 'a, 'a, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for MembersVisitor<'a, T, MAX> {
+            type Value = Members<'a, T, MAX>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
@@ -165,13 +168,20 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Members<T,
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut names = HashSet::new();
-                let mut members = Vec::new();
-                while let Some(name) = map.next_key::<Text<'de>>()? {
-                    let name = name.into_string();
+                let mut members: Vec<(Cow<'a, str>, T)> = Vec::new();
+                while let Some(Text(name)) = map.next_key::<Text<'de>>()? {
                     if members.len() == MAX {
                         return Err(A::Error::custom(format_args!("more than {MAX} members")));
                     }
-                    if !names.insert(name.clone()) {
+                    if members.len() == FEW {
+                        names.extend(members.iter().map(|(known, _)| known.clone()));
+                    }
+                    let is_known = if members.len() < FEW {
+                        members.iter().any(|(known, _)| *known == name)
+                    } else {
+                        !names.insert(name.clone())
+                    };
+                    if is_known {
                         return Err(A::Error::custom(format_args!("member `{}` twice", shown(&name))));
                     }
                     members.push((name, map.next_value()?));
@@ -190,10 +200,8 @@ pub(crate) struct Choice<T>(pub(crate) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Choice<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let choose = |name: &str| {
-            let name: StringDeserializer<UnknownName> = name.to_owned().into_deserializer();
-            T::deserialize(name).map(Choice).map_err(|UnknownName(message)| message)
-        };
+        let choose =
+            |name: &str| T::deserialize(StrDeserializer::new(name)).map(Choice).map_err(|UnknownName(message)| message);
         deserializer.deserialize_str(Parsed(choose))
     }
 }
@@ -282,12 +290,11 @@ impl<'de> Deserialize<'de> for Time {
 }
 
 /// A value as text: a string as it is, anything else as JSON.
-pub(crate) fn value_text(value: &RawValue, path: &str) -> Result<String, Rejection> {
-    let json = value.get();
-    if json.starts_with('"') {
-        serde_json::from_str(json).map_err(|error| rejection(&error, json, path))
-    } else {
-        Ok(json.to_owned())
+pub(crate) fn value_text(value: &Raw<'_>, path: impl FnOnce() -> String) -> Result<String, Rejection> {
+    match value.string() {
+        None => Ok(value.get().to_owned()),
+        Some(Ok(text)) => Ok(text.into_owned()),
+        Some(Err(error)) => Err(rejection(&error, value.get(), &path())),
     }
 }
 
@@ -309,7 +316,7 @@ pub(crate) fn shown(input: &str) -> String {
 
 /// Parses `json` as an object, found at `path` of the record (empty for the record itself).
 pub(crate) fn object<'de, T: Deserialize<'de>>(json: &'de str, path: &str) -> Result<T, Rejection> {
-    match serde_json::from_str::<Object<T>>(json) {
+    match json::parse::<Object<T>>(json) {
         Ok(Object(value)) => Ok(value),
         Err(error) => Err(rejection(&error, json, path)),
     }
@@ -414,7 +421,7 @@ fn path_at(json: &str, offset: usize) -> String {
 }
 
 /// Where the string ends whose opening quote was just read.
-fn string_end(bytes: &mut impl Iterator<Item = (usize, u8)>) -> Option<usize> {
+pub(crate) fn string_end(bytes: &mut impl Iterator<Item = (usize, u8)>) -> Option<usize> {
     loop {
         match bytes.next()? {
             (_, b'\\') => drop(bytes.next()),

@@ -1,5 +1,6 @@
 //! The map of the ground: which account, cluster or resource belongs to which environment.
 
+use rustc_hash::FxHashMap;
 use serde::Deserialize;
 
 use super::toml_file::TomlFile;
@@ -57,12 +58,16 @@ impl Entry {
 #[derive(Clone, Debug, Default)]
 pub struct Estate {
     entries: Vec<Entry>,
+    /// Accounts without a star, to their entries.
+    by_account: FxHashMap<String, Vec<usize>>,
+    /// All other entries.
+    elsewhere: Vec<usize>,
 }
 
 impl Estate {
     /// Fills in what the map knows of the event's place. What it does not name is production.
     pub fn locate(&self, event: &mut Event) {
-        let found = self.entries.iter().find(|entry| entry.fits(event));
+        let found = self.first_that_fits(event);
         let place = &mut event.place;
         place.mapped = found.is_some();
         match found {
@@ -81,8 +86,15 @@ impl Estate {
         }
     }
 
+    fn first_that_fits(&self, event: &Event) -> Option<&Entry> {
+        let fits = |index: &&usize| self.entries.get(**index).is_some_and(|entry| entry.fits(event));
+        let here = self.by_account.get(&event.place.account).and_then(|entries| entries.iter().find(fits));
+        let elsewhere = self.elsewhere.iter().take_while(|&index| here.is_none_or(|here| index < here)).find(fits);
+        elsewhere.or(here).and_then(|&index| self.entries.get(index))
+    }
+
     pub(super) fn read(files: &[&RuleFile], errors: &mut Vec<RulebookError>) -> Self {
-        let mut entries = Vec::new();
+        let mut estate = Self::default();
         for &file in files {
             let mut toml = TomlFile::parse(file, errors);
             for entry in toml.list::<Entry>("place", errors) {
@@ -90,11 +102,20 @@ impl Estate {
                     let message = "a place needs an `account`, `region`, `cluster`, `namespace`, `resource` or `tool`";
                     errors.push(file.error(entry.span.start, message));
                 }
-                entries.push(entry.value);
+                estate.add(entry.value);
             }
             toml.finish(errors);
         }
-        Self { entries }
+        estate
+    }
+
+    fn add(&mut self, entry: Entry) {
+        let list = match entry.account.as_ref().and_then(Glob::literal) {
+            Some(account) => self.by_account.entry(account.to_owned()).or_default(),
+            None => &mut self.elsewhere,
+        };
+        list.push(self.entries.len());
+        self.entries.push(entry);
     }
 }
 

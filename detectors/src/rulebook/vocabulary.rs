@@ -30,9 +30,16 @@ struct Entry {
 pub struct Vocabulary {
     entries: Vec<Entry>,
     /// Service (the operation's part before `:`) to its entries.
-    by_service: FxHashMap<String, Vec<usize>>,
+    by_service: FxHashMap<String, Vec<Mention>>,
     /// Entries whose service holds a star.
-    any_service: Vec<usize>,
+    any_service: Vec<Mention>,
+}
+
+/// What an entry says of one service: only those of its patterns.
+#[derive(Clone, Debug)]
+struct Mention {
+    entry: usize,
+    operations: Vec<Glob>,
 }
 
 impl Vocabulary {
@@ -41,10 +48,11 @@ impl Vocabulary {
         let service = event.action.split_once(':').map_or("", |(service, _)| service);
         let special = self.by_service.get(service).into_iter().flatten();
         let (mut verb, mut asset, mut data) = (None, None, None);
-        for entry in special.chain(&self.any_service).filter_map(|&index| self.entries.get(index)) {
+        for mention in special.chain(&self.any_service) {
+            let Some(entry) = self.entries.get(mention.entry) else { continue };
             let changes = verb.unwrap_or(event.verb).changes();
             let skipped = (entry.changes_only && !changes) || (entry.exposing_only && !event.resource.exposes);
-            if skipped || !glob::any(&entry.operations, &event.action) {
+            if skipped || !glob::any(&mention.operations, &event.action) {
                 continue;
             }
             verb = verb.or(entry.verb);
@@ -74,13 +82,14 @@ impl Vocabulary {
 
     fn add(&mut self, entry: Entry) {
         let index = self.entries.len();
-        for operation in entry.operations.iter().map(Glob::to_string) {
-            let list = match operation.split_once(':') {
+        for operation in &entry.operations {
+            let list = match operation.to_string().split_once(':') {
                 Some((service, _)) if !service.contains('*') => self.by_service.entry(service.to_owned()).or_default(),
                 _ => &mut self.any_service,
             };
-            if list.last() != Some(&index) {
-                list.push(index);
+            match list.last_mut() {
+                Some(mention) if mention.entry == index => mention.operations.push(operation.clone()),
+                _ => list.push(Mention { entry: index, operations: vec![operation.clone()] }),
             }
         }
         self.entries.push(entry);

@@ -6,11 +6,9 @@
 
 use std::net::IpAddr;
 
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::nested;
-use crate::Rejection;
+use crate::{Rejection, wire};
 
 /// One request, as far as exposure goes.
 struct Request<'a> {
@@ -20,17 +18,18 @@ struct Request<'a> {
 }
 
 /// Whether a request that changes something exposes it.
-pub(super) fn exposes(service: &str, name: &str, raw: &RawValue, account: &str) -> Result<bool, Rejection> {
+pub(super) fn exposes(service: &str, name: &str, json: &str, account: &str) -> Result<bool, Rejection> {
     if name.starts_with("Delete") && name.ends_with("PublicAccessBlock") {
         return Ok(true);
     }
     let check = by_operation(service, name);
     // `\u` because a policy may spell its members with escapes.
-    let hinted = ["Principal", "ubliclyAccessible", "\\u"].into_iter().any(|hint| raw.get().contains(hint));
+    let hinted = ["Principal", "ubliclyAccessible", "\\u"].into_iter().any(|hint| json.contains(hint));
     if check.is_none() && !hinted {
         return Ok(false);
     }
-    let parameters: Value = nested(raw, "requestParameters")?;
+    let parameters = serde_json::from_str(json);
+    let parameters: Value = parameters.map_err(|error| wire::rejection(&error, json, "requestParameters"))?;
     let request = Request { name, parameters: &parameters, account };
     Ok(check.is_some_and(|check| check(&request)) || request.by_policy() || request.by_flag())
 }

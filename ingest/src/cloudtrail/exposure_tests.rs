@@ -1,13 +1,13 @@
 #![allow(clippy::unwrap_used)]
 
-use serde_json::{json, value::to_raw_value};
+use serde_json::json;
 
 use super::*;
 
 const OWN: &str = "111122223333";
 
 fn opens(service: &str, name: &str, parameters: &Value) -> bool {
-    exposes(service, name, &to_raw_value(parameters).unwrap(), OWN).unwrap()
+    exposes(service, name, &parameters.to_string(), OWN).unwrap()
 }
 
 fn policy(principal: &Value, condition: &Value) -> Value {

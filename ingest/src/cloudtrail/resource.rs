@@ -1,10 +1,10 @@
 //! What a CloudTrail record says the request was aimed at.
 
 use serde_json::Value;
-use serde_json::value::RawValue;
 use tautline_detectors::event::Resource;
 
 use super::{Parameters, RESOURCES_MAX, Touched};
+use crate::json::Raw;
 use crate::wire::{List, NAME_MAX, Object, Text};
 
 /// Services whose name in resource types is not just their name in `eventSource` with a capital letter.
@@ -187,7 +187,7 @@ fn requested_id(noun: &str, parameters: &Parameters<'_>) -> Option<String> {
     };
     let ending = |ending: &str| {
         let mut ids =
-            parameters.0.iter().filter(|(name, _)| name.ends_with(ending) && !NOT_IDS.contains(&name.as_str()));
+            parameters.0.iter().filter(|(name, _)| name.ends_with(ending) && !NOT_IDS.contains(&name.as_ref()));
         ids.find_map(|(_, value)| one(value))
     };
     ["arn", "resourceArn"]
@@ -206,13 +206,13 @@ fn is_list(name: &str) -> bool {
 }
 
 /// A string that can be an id: neither empty nor longer than one.
-fn one(value: &RawValue) -> Option<String> {
-    let text: Text<'_, 1> = serde_json::from_str(value.get()).ok()?;
-    Some(text.into_string())
+fn one(value: &Raw<'_>) -> Option<String> {
+    let text = value.string()?.ok()?;
+    (1..=NAME_MAX).contains(&text.len()).then(|| text.into_owned())
 }
 
 /// The first id of a list: an array of strings, or EC2's `{"items": [{"instanceId": …}]}`.
-fn first(value: &RawValue) -> Option<String> {
+fn first(value: &Raw<'_>) -> Option<String> {
     let value: Value = serde_json::from_str(value.get()).ok()?;
     let list = value.get("items").unwrap_or(&value).as_array()?;
     let id = match list.first()? {
