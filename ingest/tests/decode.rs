@@ -103,6 +103,17 @@ fn a_batch_yields_its_good_members_and_names_the_bad_one() {
 }
 
 #[test]
+fn what_tells_formats_apart_stands_once_wherever_the_record_stands() {
+    let twice = record().to_string().replacen('{', r#"{"eventVersion":"1.0","eventVersion":"1.0","#, 1);
+    let batch = format!(r#"{{"Records":[{twice}]}}"#);
+    for text in [twice, batch] {
+        let rejection = one(text.as_bytes()).unwrap_err();
+        assert_eq!(rejection.reason, Reason::InvalidValue);
+        assert!(rejection.detail.contains("`eventVersion` is there twice"), "{rejection}");
+    }
+}
+
+#[test]
 fn a_digest_covers_every_byte_of_the_event() {
     let event = one(record().to_string().as_bytes()).unwrap();
     assert!(!event.digest.is_empty());
