@@ -46,7 +46,7 @@ fn main() {
     }
 }
 
-/// An agent action with a run, an approval, arguments and reasoning; a CloudTrail record.
+/// Agent actions with runs, approvals, arguments and reasoning, of which a run has only such; CloudTrail records.
 const SOURCES: [Source; 2] = [
     Source { name: "action", mark: "\"approval\"", format: Format::AgentAction },
     Source { name: "cloudtrail", mark: "\"eventVersion\"", format: Format::Cloudtrail },
@@ -194,13 +194,13 @@ fn fail(error: &impl std::fmt::Debug) -> ! {
     std::process::exit(1)
 }
 
-#[divan::bench(args = SOURCES)]
+#[divan::bench(args = SOURCES, sample_size = 1_000)]
 fn product_1_decode(bencher: Bencher<'_, '_>, source: Source) {
     let mut generator = Generator::new(Kind::Actions, AGENTS, EVENTS, 1, true);
     bencher.with_inputs(|| source.next(&mut generator)).bench_local_refs(|line| source.decode(line));
 }
 
-#[divan::bench(args = SOURCES)]
+#[divan::bench(args = SOURCES, sample_size = 1_000)]
 fn product_2_resolve(bencher: Bencher<'_, '_>, source: Source) {
     let mut product = Product::new(AGENTS, 0);
     let decoded = || match source.decode(&source.next(&mut product.generator)) {
@@ -210,7 +210,7 @@ fn product_2_resolve(bencher: Bencher<'_, '_>, source: Source) {
     bencher.with_inputs(decoded).bench_local_refs(|event| resolve(event, &product.book));
 }
 
-#[divan::bench(args = SOURCES)]
+#[divan::bench(args = SOURCES, sample_size = 1_000)]
 fn product_3_judge_cached(bencher: Bencher<'_, '_>, source: Source) {
     let Product { book, mut generator, .. } = Product::new(AGENTS, 0);
     let mut cache = DecisionCache::default();
@@ -228,7 +228,7 @@ fn judge(cache: &mut DecisionCache, input: &Input, book: &Rulebook) {
     black_box(cache.judge(book, &Facts::of(event, agent, book)));
 }
 
-#[divan::bench(args = SOURCES)]
+#[divan::bench(args = SOURCES, sample_size = 1_000)]
 fn product_4_step(bencher: Bencher<'_, '_>, source: Source) {
     let Product { book, mut generator, mut engine } = Product::new(AGENTS, WARM);
     bencher
@@ -236,7 +236,7 @@ fn product_4_step(bencher: Bencher<'_, '_>, source: Source) {
         .bench_local_refs(|input| engine.step(input));
 }
 
-#[divan::bench(args = SOURCES)]
+#[divan::bench(args = SOURCES, sample_size = 1_000)]
 fn product_5_whole(bencher: Bencher<'_, '_>, source: Source) {
     let Product { book, mut generator, mut engine } = Product::new(AGENTS, WARM);
     bencher
@@ -244,13 +244,13 @@ fn product_5_whole(bencher: Bencher<'_, '_>, source: Source) {
         .bench_local_refs(|line| whole_product(&mut engine, source, line, &book));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1_000)]
 fn work_1_decode(bencher: Bencher<'_, '_>) {
     let work = RefCell::new(Work::new(AGENTS, 0));
     bencher.with_inputs(|| work.borrow_mut().line()).bench_local_refs(|line| work.borrow_mut().fill(line));
 }
 
-#[divan::bench]
+#[divan::bench(sample_size = 1_000)]
 fn work_2_whole(bencher: Bencher<'_, '_>) {
     let work = RefCell::new(Work::new(AGENTS, WARM));
     bencher.with_inputs(|| work.borrow_mut().line()).bench_local_refs(|line| whole_work(&mut work.borrow_mut(), line));

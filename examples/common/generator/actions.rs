@@ -206,10 +206,11 @@ fn action(draft: Draft, agent: Agent, session: &str, call: &Call, random: &mut R
     );
     target(call, agent, item, random, line);
     if let Some((playbook, run)) = call.run {
-        let _ = write!(line, r#""playbook":{{"id":"{playbook}","run":"r-{:07}-{run}"}},"#, agent.0);
-    }
-    if call.verb == "write" {
-        let _ = write!(line, r#""approval":"CHG-{:07}","#, number % 10_000_000);
+        let _ = write!(
+            line,
+            r#""playbook":{{"id":"{playbook}","run":"r-{0:07}-{run}"}},"approval":"CHG-{0:07}-{run}","#,
+            agent.0
+        );
     }
     let trace = random.next();
     let _ = write!(
