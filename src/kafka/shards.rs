@@ -124,7 +124,9 @@ impl Shards {
         let place =
             Place { group: self.group.clone(), topic: partition.topic.to_string(), partition: partition.number };
         let first_book = if note.is_empty() { book.to_owned() } else { note };
-        let (head, baselines) = self.recover(&place, speaks_from).unwrap_or_else(|| {
+        // Of a partition that nobody ever read, a checkpoint is that of another topic of this name.
+        let recovered = committed.and_then(|at_most| self.recover(&place, at_most));
+        let (head, baselines) = recovered.unwrap_or_else(|| {
             let book = first_book.clone();
             if committed.is_some() {
                 tracing::warn!(%place, "no usable checkpoint: the memory is learned anew from the log");
