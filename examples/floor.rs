@@ -2,7 +2,6 @@
 //!
 //!     cargo run --release --example floor -- --bootstrap 127.0.0.1:19092 --in work --events 1000000
 
-use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,8 +12,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer, DefaultConsumerContext};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use tautline::kafka::Batches;
 
+use process::cpu_seconds;
 use work_event::WorkEvent;
 
+#[path = "common/process.rs"]
+mod process;
 #[path = "common/work_event.rs"]
 mod work_event;
 
@@ -49,14 +51,14 @@ fn main() -> Result<()> {
     let consumer = Arc::new(consumer);
     let mut batches = Batches::new(&consumer)?;
     assign(&consumer, &batches, &options)?;
-    let (start, cpu) = (Instant::now(), cpu_seconds()?);
+    let (start, cpu) = (Instant::now(), cpu_seconds("self")?);
     let (mut events, mut bytes) = (0, 0);
     while events < options.events {
         let read = if options.one_by_one { one(&consumer)? } else { batch(&consumer, &mut batches)? };
         events += read.0;
         bytes += read.1;
     }
-    let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds()? - cpu);
+    let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds("self")? - cpu);
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let each = cpu * 1e6 / events as f64;
     println!("{events} events, {bytes} bytes of fields, {seconds:.2} s, {each:.3} µs of CPU an event");
@@ -103,12 +105,4 @@ fn parse(payload: &[u8]) -> Result<usize> {
     let WorkEvent { id, agent, class, tool, operation, place, resource, ts_ms, write } = event;
     let texts = [id, agent, class, tool, operation, place, resource];
     Ok(texts.iter().map(|text| text.len()).sum::<usize>() + usize::from(write) + usize::from(ts_ms > 0))
-}
-
-/// User and system time of all threads so far; Linux counts it in hundredths.
-fn cpu_seconds() -> Result<f64> {
-    let stat = fs::read_to_string("/proc/self/stat")?;
-    let after_name = stat.rsplit(") ").next().unwrap_or_default();
-    let times = after_name.split(' ').skip(11).take(2).map(str::parse::<f64>);
-    Ok(times.sum::<Result<f64, _>>()? / 100.0)
 }

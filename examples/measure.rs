@@ -20,12 +20,15 @@ use rdkafka::{Offset, TopicPartitionList};
 use tautline_detectors::engine::{Engine, Input};
 
 use alerts::{Alert, Alerts};
+use process::cpu_seconds;
 use topic::Topic;
 use work::Policy;
 use work_event::WorkEvent;
 
 #[path = "common/alerts.rs"]
 mod alerts;
+#[path = "common/process.rs"]
+mod process;
 #[path = "common/topic.rs"]
 mod topic;
 #[path = "common/work.rs"]
@@ -165,7 +168,7 @@ fn drain(bootstrap: &str, group: &str, (topic, events): (&str, i64), pid: u32) -
         ensure!(Path::new(&format!("/proc/{pid}")).exists(), "process {pid} has ended");
         ensure!(latest.0.elapsed() < PATIENCE, "{committed} of {events} events after {PATIENCE:?} without another");
     }
-    let cpu = cpu_seconds(pid)? * 1e6 / events as f64;
+    let cpu = cpu_seconds(&pid.to_string())? * 1e6 / events as f64;
     let rate = (latest.1 - first.1) as f64 / (latest.0 - first.0).as_secs_f64();
     Ok(format!("{cpu:.2} {rate:.0} {}", peak_kilobytes(pid)? / 1_024))
 }
@@ -178,14 +181,6 @@ fn committed(consumer: &BaseConsumer, partitions: TopicPartitionList) -> Result<
         _ => 0,
     });
     Ok(offsets.sum())
-}
-
-/// User and system time of all threads so far; Linux counts it in hundredths.
-fn cpu_seconds(pid: u32) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let after_name = stat.rsplit(") ").next().unwrap_or_default();
-    let times = after_name.split(' ').skip(11).take(2).map(str::parse::<f64>);
-    Ok(times.sum::<Result<f64, _>>()? / 100.0)
 }
 
 fn peak_kilobytes(pid: u32) -> Result<u64> {

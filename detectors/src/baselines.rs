@@ -390,16 +390,12 @@ impl Baselines {
 
     /// Where an agent's profile lies; `None` before its first event.
     pub(crate) fn slot(&self, agent: &str) -> Option<Slot> {
-        let is_agent = |place: &u32| self.agent_at(*place) == agent;
+        let is_agent = |place: &u32| agent_at(&self.chunks, *place) == agent;
         self.places.find(FxBuildHasher.hash_one(agent), is_agent).map(|place| slot(*place))
     }
 
-    fn agent_at(&self, place: u32) -> &str {
-        self.profile(slot(place)).map_or("", |profile| profile.agent.as_str())
-    }
-
-    fn profile(&self, Slot(place): Slot) -> Option<&Profile> {
-        self.chunks.get(place / CHUNK)?.profiles.get(place % CHUNK)
+    fn profile(&self, slot: Slot) -> Option<&Profile> {
+        profile(&self.chunks, slot)
     }
 
     fn profile_mut(&mut self, slot: Slot) -> Option<&mut Profile> {
@@ -417,12 +413,7 @@ impl Baselines {
         let chunk = Arc::make_mut(self.chunks.last_mut()?);
         chunk.version = self.generation;
         chunk.profiles.push(profile);
-        let chunks = &self.chunks;
-        let agent_at = |place: usize| chunks.get(place / CHUNK).and_then(|chunk| chunk.profiles.get(place % CHUNK));
-        let rehash = |place: &u32| {
-            let Slot(place) = slot(*place);
-            FxBuildHasher.hash_one(agent_at(place).map_or("", |profile| profile.agent.as_str()))
-        };
+        let rehash = |place: &u32| FxBuildHasher.hash_one(agent_at(&self.chunks, *place));
         self.places.insert_unique(hash, number, rehash);
         Some(Slot(place))
     }
@@ -558,6 +549,14 @@ impl Baselines {
             profile.evidence_at = profile.evidence_at.max(at);
         }
     }
+}
+
+fn profile(chunks: &[Arc<Chunk>], Slot(place): Slot) -> Option<&Profile> {
+    chunks.get(place / CHUNK)?.profiles.get(place % CHUNK)
+}
+
+fn agent_at(chunks: &[Arc<Chunk>], place: u32) -> &str {
+    profile(chunks, slot(place)).map_or("", |profile| profile.agent.as_str())
 }
 
 /// A profile for writing: its chunk is copied where it is shared, and has changed from here on.
