@@ -74,7 +74,7 @@ fn main() -> Result<()> {
         accounts,
         book: Arc::new(work::rulebook(teams)?),
         shards: Shards::open(&name, &options.state_dir.to_string_lossy(), interval)?,
-        event: Input::Event(Box::default()),
+        events: Vec::new(),
     };
     let kafka = Kafka {
         brokers: options.bootstrap,
@@ -100,8 +100,8 @@ struct Work {
     accounts: FxHashMap<String, String>,
     book: Arc<Rulebook>,
     shards: Shards,
-    /// The event under way; its memory is used again for the next one.
-    event: Input,
+    /// The events under way; their memory is used again for the next ones.
+    events: Vec<Input>,
 }
 
 impl Stage for Work {
@@ -117,15 +117,22 @@ impl Stage for Work {
         self.shards.give_up(slot);
     }
 
-    fn record(&mut self, record: Record<'_>, outputs: &mut Vec<Output>) -> Result<()> {
-        let work = WorkEvent::parse(record.payload).map_err(|error| anyhow!(error))?;
-        let Input::Event(event) = &mut self.event else { return Ok(()) };
-        work::fill(event, &work, &self.accounts)?;
-        let shard = self.shards.get_mut(record.slot).context("a record of a partition that is not ours")?;
-        let speaks = shard.take(record.offset);
-        let deviations = work::judge(&mut shard.engine, &self.event);
-        if speaks && !deviations.is_empty() {
-            outputs.push(self.alert(&record, &deviations));
+    fn records(&mut self, records: &[Record<'_>], outputs: &mut Vec<Output>) -> Result<()> {
+        let Some(Record { slot, .. }) = records.first() else { return Ok(()) };
+        self.events.resize_with(self.events.len().max(records.len()), || Input::Event(Box::default()));
+        for (record, event) in records.iter().zip(&mut self.events) {
+            let work = WorkEvent::parse(record.payload).map_err(|error| anyhow!(error))?;
+            let Input::Event(event) = event else { continue };
+            work::fill(event, &work, &self.accounts)?;
+        }
+        let shard = self.shards.get_mut(*slot).context("records of a partition that is not ours")?;
+        shard.engine.look_ahead(self.events.iter().take(records.len()));
+        for (record, event) in records.iter().zip(&self.events) {
+            let speaks = shard.take(record.offset);
+            let deviations = work::judge(&mut shard.engine, event);
+            if speaks && !deviations.is_empty() {
+                outputs.push(alert(&self.out, record, &deviations));
+            }
         }
         Ok(())
     }
@@ -143,15 +150,13 @@ impl Stage for Work {
     }
 }
 
-impl Work {
-    fn alert(&self, record: &Record<'_>, deviations: &[Deviation]) -> Output {
-        Output {
-            topic: Arc::clone(&self.out),
-            partition: Some(record.partition.number),
-            key: deviations.first().map(|deviation| deviation.agent.id.clone()).unwrap_or_default(),
-            payload: work::alert(deviations).into_bytes(),
-            timestamp: record.timestamp,
-            seal: None,
-        }
+fn alert(topic: &Arc<str>, record: &Record<'_>, deviations: &[Deviation]) -> Output {
+    Output {
+        topic: Arc::clone(topic),
+        partition: Some(record.partition.number),
+        key: deviations.first().map(|deviation| deviation.agent.id.clone()).unwrap_or_default(),
+        payload: work::alert(deviations).into_bytes(),
+        timestamp: record.timestamp,
+        seal: None,
     }
 }

@@ -1,6 +1,7 @@
 //! All memory of the engine: one profile an agent, in chunks that are copied when written to, with snapshots in Arrow.
 
 use std::hash::BuildHasher;
+use std::hint;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
@@ -10,16 +11,19 @@ use rustc_hash::FxBuildHasher;
 use crate::event::{Event, Millis, Outcome, Verb};
 use crate::stats::Tally;
 
+mod cells;
 mod interner;
 mod layout_1;
 mod profile;
+mod recent;
 mod snapshot;
 
-pub use profile::{Cell, Profile, RateHistory, RunState};
+pub use cells::Cell;
+pub use profile::{Profile, RateHistory, RunState};
 pub use snapshot::RestoreError;
 
+use cells::Key;
 use interner::{Interner, Texts};
-use profile::Key;
 
 /// Hours of a week; index 0 is Monday 00:00 UTC.
 pub const HOURS_OF_WEEK: usize = 168;
@@ -166,8 +170,8 @@ fn observe<'e>(profile: &Profile, values: &Interner, event: &'e Event) -> Observ
     let observation = |(dimension, value)| {
         let code = values.code(value);
         let known = code.and_then(|code| {
-            let at = profile.find(Key::new(dimension, code)).ok()?;
-            Some((at, profile.cell_at(at)))
+            let at = profile.cells.find(dimension, code).ok()?;
+            Some((at, profile.cells.at(at)?.1))
         });
         let (at, cell) = known.unzip();
         Observation { dimension, value, cell: cell.unwrap_or_default(), code, at }
@@ -418,18 +422,38 @@ impl Baselines {
         Some(Slot(place))
     }
 
+    /// Finds these agents' profiles and reads a little of each, in loops of which the processor takes several rounds at
+    /// once: one after the other, each would wait for its memory.
+    pub(crate) fn look_up<'a>(&self, agents: impl Iterator<Item = &'a str>) -> Vec<Slot> {
+        let slots: Vec<Slot> = agents.filter_map(|agent| self.slot(agent)).collect();
+        slots.iter().filter_map(|slot| self.profile(*slot)).for_each(|profile| {
+            hint::black_box(profile.touch());
+        });
+        slots
+    }
+
+    /// Whether an agent's profile lies here.
+    pub(crate) fn is_at(&self, slot: Slot, agent: &str) -> bool {
+        self.profile(slot).is_some_and(|profile| profile.agent == agent)
+    }
+
     /// Notes that an event arrived: repeats are told apart, time moves on, windows close, and the event counts towards the
     /// rates of the open one, whether it deviates or not: a burst of what deviates is still a burst.
     ///
-    /// Returns where the agent's profile lies, and what the event adds to it; `None` for a repeat of one of the agent's
-    /// latest events, which changes nothing.
-    pub(crate) fn arrive<'e>(&mut self, agent: &str, event: &'e Event) -> Option<(Slot, Observed<'e>)> {
-        let slot = match self.slot(agent) {
+    /// `slot` is where the agent's profile lies, if that is known. Returns where it does, and what the event adds to it;
+    /// `None` for a repeat of one of the agent's latest events, which changes nothing.
+    pub(crate) fn arrive<'e>(
+        &mut self,
+        agent: &str,
+        slot: Option<Slot>,
+        event: &'e Event,
+    ) -> Option<(Slot, Observed<'e>)> {
+        let slot = match slot.or_else(|| self.slot(agent)) {
             Some(slot) => slot,
             None => self.add(Profile::starting(agent, event.at))?,
         };
         let profile = profile_mut(&mut self.chunks, self.generation, slot)?;
-        if !event.digest.is_empty() && !profile.is_new(event.digest.0) {
+        if !event.digest.is_empty() && !profile.recent.is_new(event.digest.0) {
             return None;
         }
         profile.advance(event.at);

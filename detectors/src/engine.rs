@@ -1,6 +1,7 @@
 //! The engine: one input of the log at a time, deviations out. The same log gives the same deviations, whatever the
 //! batches, the interleaving of agents, or the restarts in between.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::baselines::{Baselines, Dimension, Note, Piece, Profile, RunState, Slot};
@@ -48,6 +49,8 @@ pub struct Engine {
     decisions: DecisionCache,
     /// What detectors noted of the event under way.
     notes: Vec<Note>,
+    /// Where the profiles lie that are needed next.
+    ahead: VecDeque<Slot>,
 }
 
 impl Engine {
@@ -58,7 +61,7 @@ impl Engine {
 
     /// An engine that goes on from a snapshot.
     pub fn resume(book: Arc<Rulebook>, baselines: Baselines) -> Self {
-        Self { book, baselines, decisions: DecisionCache::default(), notes: Vec::new() }
+        Self { book, baselines, decisions: DecisionCache::default(), notes: Vec::new(), ahead: VecDeque::new() }
     }
 
     /// The memory.
@@ -74,6 +77,21 @@ impl Engine {
     /// The rulebook in force.
     pub fn rulebook(&self) -> &Arc<Rulebook> {
         &self.book
+    }
+
+    /// Looks up what inputs that come next will need of the memory, so that the processor fetches it for all of them at
+    /// once.
+    pub fn look_ahead<'i>(&mut self, inputs: impl Iterator<Item = &'i Input>) {
+        let agents = inputs.filter_map(|input| match input {
+            Input::Event(event) | Input::Accepted(event) => event.agent.registered(),
+            Input::Rulebook(_) | Input::Tick { .. } => None,
+        });
+        self.ahead = self.baselines.look_up(agents).into();
+    }
+
+    /// Where an agent's profile lies, if it was looked up as the next one.
+    fn looked_up(&mut self, agent: &str) -> Option<Slot> {
+        self.ahead.pop_front_if(|slot| self.baselines.is_at(*slot, agent))
     }
 
     /// Takes one input. Never fails: whatever could, was checked when the rulebook was read and the event decoded.
@@ -94,7 +112,8 @@ impl Engine {
         let book = Arc::clone(&self.book);
         let known = event.agent.registered().and_then(|id| Some((id, book.registry.by_id(id)?)));
         let Some((id, agent)) = known else { return self.judge_unregistered(&book, event) };
-        let arrived = self.baselines.arrive(id, event);
+        let ahead = self.looked_up(id);
+        let arrived = self.baselines.arrive(id, ahead, event);
         let Some((slot, observed)) = arrived else { return (Verdict::Repeated, Vec::new()) };
         let judgement = self.decisions.judge(&book, &Facts::of(event, Some(agent), &book));
         let past = self.baselines.past_at(slot);
@@ -135,7 +154,7 @@ impl Engine {
 
     fn accept(&mut self, event: &Event) -> Verdict {
         let Some(id) = event.agent.registered() else { return Verdict::Unregistered };
-        let Some((slot, observed)) = self.baselines.arrive(id, event) else { return Verdict::Repeated };
+        let Some((slot, observed)) = self.baselines.arrive(id, None, event) else { return Verdict::Repeated };
         let next_run = Conformance::next_state(event, self.baselines.past_at(slot), &self.book);
         self.baselines.learn(slot, event.at, &observed);
         if let Some(state) = next_run {

@@ -54,6 +54,9 @@ impl Shard {
     }
 }
 
+/// What one record holds.
+type Inputs = Vec<Result<Input, Rejection>>;
+
 /// How often agents are counted.
 const COUNT_AGENTS: Duration = Duration::from_secs(5);
 
@@ -88,7 +91,7 @@ impl EngineStage {
     }
 
     /// What the engine is to step over for a record: several in `direct` mode, where a record may be a batch.
-    fn inputs(&mut self, record: &Record<'_>) -> Result<Vec<Result<Input, Rejection>>> {
+    fn inputs(&mut self, record: &Record<'_>) -> Result<Inputs> {
         if !self.shared.config.log.direct || self.is_own(record) {
             return Ok(vec![match LogRecord::from_bytes(record.payload) {
                 Ok(logged) => Ok(self.input(logged)?),
@@ -142,6 +145,48 @@ impl EngineStage {
         })
     }
 
+    /// Steps over what some records hold.
+    fn step<'r, 'm>(&mut self, ahead: &mut Vec<(&'r Record<'m>, Inputs)>, outputs: &mut Vec<Output>) {
+        if let Some(shard) = ahead.first().and_then(|(record, _)| self.shards.get_mut(record.slot)) {
+            shard.engine.look_ahead(ahead.iter().flat_map(|(_, inputs)| inputs).flatten());
+        }
+        for (record, inputs) in ahead.drain(..) {
+            self.step_over(record, inputs, outputs);
+        }
+    }
+
+    fn step_over(&mut self, record: &Record<'_>, inputs: Inputs, outputs: &mut Vec<Output>) {
+        let Some(shard) = self.shards.get_mut(record.slot) else { return };
+        let speaks = shard.take(record.offset);
+        let mut rejected = Vec::new();
+        for input in inputs {
+            let input = match input {
+                Ok(input) => input,
+                Err(rejection) => {
+                    rejected.push(rejection);
+                    continue;
+                }
+            };
+            let Some(shard) = self.shards.get_mut(record.slot) else { return };
+            let (verdict, deviations) = shard.engine.step(&input);
+            if let Input::Event(event) = &input {
+                shard.moved = true;
+                shard.latest = shard.latest.max(event.at);
+                if speaks {
+                    self.held.events.push((event.source, verdict));
+                    self.held.arrivals.push(record.timestamp);
+                }
+            }
+            if speaks {
+                self.speak(record, deviations, outputs);
+            }
+        }
+        if speaks && !rejected.is_empty() {
+            outputs.push(dead_letter_of(&self.shared, record, &rejected));
+            self.held.rejections.append(&mut rejected);
+        }
+    }
+
     fn speak(&mut self, record: &Record<'_>, deviations: Vec<Deviation>, outputs: &mut Vec<Output>) {
         let config = &self.shared.config;
         let Partition { topic, number } = record.partition;
@@ -178,37 +223,18 @@ impl Stage for EngineStage {
         self.shards.give_up(slot);
     }
 
-    fn record(&mut self, record: Record<'_>, outputs: &mut Vec<Output>) -> Result<()> {
-        let inputs = self.inputs(&record)?;
-        let Some(shard) = self.shards.get_mut(record.slot) else { return Ok(()) };
-        let speaks = shard.take(record.offset);
-        let mut rejected = Vec::new();
-        for input in inputs {
-            let input = match input {
-                Ok(input) => input,
-                Err(rejection) => {
-                    rejected.push(rejection);
-                    continue;
-                }
-            };
-            let Some(shard) = self.shards.get_mut(record.slot) else { return Ok(()) };
-            let (verdict, deviations) = shard.engine.step(&input);
-            if let Input::Event(event) = &input {
-                shard.moved = true;
-                shard.latest = shard.latest.max(event.at);
-                if speaks {
-                    self.held.events.push((event.source, verdict));
-                    self.held.arrivals.push(record.timestamp);
-                }
-            }
-            if speaks {
-                self.speak(&record, deviations, outputs);
+    fn records(&mut self, records: &[Record<'_>], outputs: &mut Vec<Output>) -> Result<()> {
+        let mut ahead = Vec::with_capacity(records.len());
+        for record in records {
+            let inputs = self.inputs(record)?;
+            // What comes behind a rulebook is resolved by it.
+            let switches = inputs.iter().any(|input| matches!(input, Ok(Input::Rulebook(_))));
+            ahead.push((record, inputs));
+            if switches {
+                self.step(&mut ahead, outputs);
             }
         }
-        if speaks && !rejected.is_empty() {
-            outputs.push(dead_letter_of(&self.shared, &record, &rejected));
-            self.held.rejections.append(&mut rejected);
-        }
+        self.step(&mut ahead, outputs);
         Ok(())
     }
 

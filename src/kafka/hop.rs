@@ -38,23 +38,9 @@ impl Hop {
     fn format(&self, topic: &str) -> Format {
         self.shared.config.sources.iter().find(|source| source.topic == topic).map_or(Format::Auto, |s| s.format)
     }
-}
 
-impl Stage for Hop {
-    fn topics(&self) -> Vec<&str> {
-        self.shared.config.sources.iter().map(|source| source.topic.as_str()).collect()
-    }
-
-    fn assigned(&mut self, assigned: Assigned) -> Result<i64> {
-        self.partitions += 1;
-        Ok(assigned.committed.unwrap_or(assigned.begins))
-    }
-
-    fn revoked(&mut self, _slot: usize) {
-        self.partitions -= 1;
-    }
-
-    fn record(&mut self, record: Record<'_>, outputs: &mut Vec<Output>) -> Result<()> {
+    /// Appends a record's events to the log.
+    fn append(&mut self, record: &Record<'_>, outputs: &mut Vec<Output>) {
         let shared = Arc::clone(&self.shared);
         let mut rejected = Vec::new();
         for decoded in decode(record.payload, self.format(&record.partition.topic), record.timestamp.min(now())) {
@@ -75,9 +61,28 @@ impl Stage for Hop {
             }
         }
         if !rejected.is_empty() {
-            outputs.push(dead_letter_of(&shared, &record, &rejected));
+            outputs.push(dead_letter_of(&shared, record, &rejected));
             self.rejections.append(&mut rejected);
         }
+    }
+}
+
+impl Stage for Hop {
+    fn topics(&self) -> Vec<&str> {
+        self.shared.config.sources.iter().map(|source| source.topic.as_str()).collect()
+    }
+
+    fn assigned(&mut self, assigned: Assigned) -> Result<i64> {
+        self.partitions += 1;
+        Ok(assigned.committed.unwrap_or(assigned.begins))
+    }
+
+    fn revoked(&mut self, _slot: usize) {
+        self.partitions -= 1;
+    }
+
+    fn records(&mut self, records: &[Record<'_>], outputs: &mut Vec<Output>) -> Result<()> {
+        records.iter().for_each(|record| self.append(record, outputs));
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
+use arrayvec::ArrayVec;
 use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -19,6 +20,8 @@ use crate::status::Status;
 
 /// Most messages to read at once.
 const MOST_READ: usize = 1_000;
+/// Most records that a stage is given at once.
+const MOST_GIVEN: usize = 32;
 /// Most bytes to write in one transaction, about: one record may be a batch of thousands.
 const MOST_OUTPUT: usize = 64 * 1_024 * 1_024;
 /// How long to wait for a batch to fill.
@@ -72,12 +75,13 @@ pub trait Stage {
     /// A partition is ours no longer. All that was read of it is committed.
     fn revoked(&mut self, slot: usize);
 
-    /// Takes one record; what is to be written goes to `outputs`.
+    /// Takes some records of one partition, in order; what is to be written goes to `outputs`. Several at once, so that a
+    /// stage can have the memory that the later ones need fetched while it works on the earlier ones.
     ///
     /// # Errors
     ///
     /// The stage cannot go on.
-    fn record(&mut self, record: Record<'_>, outputs: &mut Vec<Output>) -> Result<()>;
+    fn records(&mut self, records: &[Record<'_>], outputs: &mut Vec<Output>) -> Result<()>;
 
     /// What was read is about to be committed; also called when nothing was.
     ///
@@ -174,40 +178,41 @@ impl<S: Stage> Pump<'_, S> {
     }
 
     /// Takes messages of one partition.
-    fn take<'b>(&mut self, run: impl Iterator<Item = Message<'b>>) -> Result<()> {
-        let mut run = run.peekable();
-        let slot = run.peek().and_then(|message| self.slot(message.topic(), message.partition()));
-        for message in run {
-            if let Some(code) = message.error() {
+    fn take<'b>(&mut self, mut run: impl Iterator<Item = Message<'b>>) -> Result<()> {
+        loop {
+            let messages: ArrayVec<Message<'b>, MOST_GIVEN> = run.by_ref().take(MOST_GIVEN).collect();
+            let Some(first) = messages.first() else { return Ok(()) };
+            for code in messages.iter().filter_map(Message::error) {
                 self.pass(KafkaError::MessageConsumption(code))?;
-            } else if let Some(slot) = slot {
-                self.record(slot, message)?;
+            }
+            if let Some(slot) = self.slot(first.topic(), first.partition()) {
+                self.give(slot, &messages)?;
             }
             if self.written >= MOST_OUTPUT {
                 self.commit()?;
             }
         }
-        Ok(())
     }
 
-    fn record(&mut self, number: usize, message: Message<'_>) -> Result<()> {
+    /// Gives the stage what is new in some messages.
+    fn give(&mut self, number: usize, messages: &[Message<'_>]) -> Result<()> {
         let Some(slot) = self.slots.get_mut(number) else { return Ok(()) };
+        let Some(mut next) = slot.next else { return Ok(()) };
+        let mut records: ArrayVec<Record<'_>, MOST_GIVEN> = ArrayVec::new();
         // A pause during a read has its messages fetched once more.
-        if slot.next.is_none_or(|next| message.offset() < next) {
+        for message in messages.iter().filter(|message| message.error().is_none()) {
+            if message.offset() >= next {
+                next = message.offset() + 1;
+                records.push(record(number, &slot.partition, *message));
+            }
+        }
+        if records.is_empty() {
             return Ok(());
         }
-        let record = Record {
-            slot: number,
-            partition: &slot.partition,
-            offset: message.offset(),
-            timestamp: message.timestamp().unwrap_or(Millis::MAX),
-            payload: message.payload(),
-            message,
-        };
         let before = self.outputs.len();
-        self.stage.record(record, &mut self.outputs)?;
+        self.stage.records(&records, &mut self.outputs)?;
         self.written += self.outputs.iter().skip(before).map(|output| output.payload.len()).sum::<usize>();
-        slot.next = Some(message.offset() + 1);
+        slot.next = Some(next);
         slot.read = true;
         Ok(())
     }
@@ -314,6 +319,17 @@ impl<S: Stage> Pump<'_, S> {
         }
         self.status.metrics.forget_lags();
         self.consumer.incremental_unassign(partitions).context("cannot give up the revoked partitions")
+    }
+}
+
+fn record<'m>(slot: usize, partition: &'m Partition, message: Message<'m>) -> Record<'m> {
+    Record {
+        slot,
+        partition,
+        offset: message.offset(),
+        timestamp: message.timestamp().unwrap_or(Millis::MAX),
+        payload: message.payload(),
+        message,
     }
 }
 

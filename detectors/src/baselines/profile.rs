@@ -1,9 +1,9 @@
 //! What is remembered of one agent.
 
-use std::collections::VecDeque;
-
 use compact_str::CompactString;
 
+use super::cells::{Cell, Cells, Key};
+use super::recent::Recent;
 use super::{Dimension, RATES, Rate, WINDOW};
 use crate::event::Millis;
 use crate::stats::WindowCounts;
@@ -12,48 +12,11 @@ use crate::stats::WindowCounts;
 const MOST_VALUES: usize = 512;
 /// Most playbook runs of an agent that are followed at once; the oldest makes room.
 const MOST_RUNS: usize = 32;
-/// Most content digests an agent keeps to tell repeats.
-const MOST_RECENT: usize = 1_024;
 /// History from which a baseline counts (CSA ATF 0.9.1, B-3).
 const ENOUGH_EVENTS: u64 = 1_000;
 const ENOUGH_TIME: Millis = 7 * 24 * 3_600_000;
 /// Active hours below which no span of time is a history.
 const LEAST_HOURS: u32 = 7;
-
-/// How often a value came.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cell {
-    /// Learned observations.
-    pub count: u32,
-    /// Observations that deviated, and so were reported and not learned.
-    pub withheld: u32,
-}
-
-/// A dimension and a value's code in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key(u32);
-
-impl Key {
-    const CODE_BITS: u32 = 27;
-    /// More codes than this there are not.
-    pub(super) const CODES: u32 = 1 << Self::CODE_BITS;
-
-    pub(super) fn new(dimension: Dimension, code: u32) -> Self {
-        Self((dimension as u32) << Self::CODE_BITS | code)
-    }
-
-    pub(super) fn dimension(self) -> u32 {
-        self.0 >> Self::CODE_BITS
-    }
-
-    pub(super) fn code(self) -> u32 {
-        self.0 & (Self::CODES - 1)
-    }
-
-    pub(super) fn word(self) -> u32 {
-        self.0
-    }
-}
 
 /// One rate of one agent: the open window and those before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,9 +77,9 @@ pub struct Profile {
     /// When the evidence was last decayed.
     pub evidence_at: Millis,
     /// Digests of the latest events, to tell repeats.
-    pub(super) recent: VecDeque<u128>,
-    /// Counts by dimension and value code, sorted.
-    pub(super) cells: Vec<(Key, Cell)>,
+    pub(super) recent: Recent,
+    /// What is counted.
+    pub(super) cells: Cells,
 }
 
 impl Profile {
@@ -133,17 +96,10 @@ impl Profile {
         }
     }
 
-    /// Whether an event with this content is new; remembers it.
-    pub(super) fn is_new(&mut self, digest: u128) -> bool {
-        let (front, back) = self.recent.as_slices();
-        if holds(front, digest) || holds(back, digest) {
-            return false;
-        }
-        if self.recent.len() >= MOST_RECENT {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(digest);
-        true
+    /// Reads a little of everything that an event will need.
+    pub(super) fn touch(&self) -> u64 {
+        let rates: u64 = self.rates.iter().map(|history| history.closed.windows).sum();
+        self.seen + rates + self.cells.touch()
     }
 
     /// Time moves on: windows that are over close.
@@ -164,47 +120,36 @@ impl Profile {
         }
     }
 
-    /// Where a cell is, or would be.
-    pub(super) fn find(&self, key: Key) -> Result<usize, usize> {
-        self.cells.binary_search_by_key(&key, |(key, _)| *key)
-    }
-
     /// What is counted of a value.
     pub(super) fn cell(&self, dimension: Dimension, code: u32) -> Cell {
-        self.find(Key::new(dimension, code)).map_or_else(|_| Cell::default(), |at| self.cell_at(at))
-    }
-
-    pub(super) fn cell_at(&self, at: usize) -> Cell {
-        self.cells.get(at).map_or_else(Cell::default, |(_, cell)| *cell)
+        let found = self.cells.find(dimension, code).ok().and_then(|at| self.cells.at(at));
+        found.map_or_else(Cell::default, |(_, cell)| cell)
     }
 
     /// The cell of a value, made where it is missing; `None` beyond the bound. Where it was found before, it is mostly
     /// still.
     pub(super) fn cell_mut(&mut self, dimension: Dimension, code: u32, before: Option<usize>) -> Option<&mut Cell> {
         let key = Key::new(dimension, code);
-        let before = before.filter(|at| self.cells.get(*at).is_some_and(|(known, _)| *known == key));
-        let at = match before.map_or_else(|| self.find(key), Ok) {
+        let before = before.filter(|at| self.cells.at(*at).is_some_and(|(known, _)| known == key));
+        let at = match before.map_or_else(|| self.cells.find(dimension, code), Ok) {
             Ok(at) => at,
             Err(_) if !self.has_room(dimension) => return None,
             Err(at) => {
-                self.cells.insert(at, (key, Cell::default()));
+                self.cells.insert(at, dimension, code);
                 at
             }
         };
-        self.cells.get_mut(at).map(|(_, cell)| cell)
+        self.cells.at_mut(at)
     }
 
     /// Whether a further value of a dimension can be kept.
     pub(super) fn has_room(&self, dimension: Dimension) -> bool {
-        self.of(dimension).count() < MOST_VALUES
+        self.cells.of_dimension(dimension).len() < MOST_VALUES
     }
 
     /// Codes and cells of a dimension.
     pub(super) fn of(&self, dimension: Dimension) -> impl Iterator<Item = (u32, Cell)> {
-        let start = self.cells.partition_point(|(key, _)| *key < Key::new(dimension, 0));
-        let tail = self.cells.get(start..).unwrap_or_default();
-        let of_dimension = move |(key, _): &&(Key, Cell)| key.dimension() == dimension as u32;
-        tail.iter().take_while(of_dimension).map(|(key, cell)| (key.code(), *cell))
+        self.cells.of_dimension(dimension).iter().map(|(key, cell)| (key.code(), *cell))
     }
 
     /// Active hours, by hour of week (0 is Monday 00:00 UTC).
@@ -254,9 +199,4 @@ impl Profile {
             }
         }
     }
-}
-
-/// Whether a digest is among others. Without an early end inside a block, so that a block is compared at once.
-fn holds(digests: &[u128], digest: u128) -> bool {
-    digests.chunks(64).any(|block| block.iter().fold(false, |found, other| found | (*other == digest)))
 }

@@ -17,7 +17,7 @@ use arrow::datatypes::{ArrowPrimitiveType, DataType, Float64Type, Int64Type, Sch
 use arrow::error::ArrowError;
 use rustc_hash::FxHashMap;
 
-use super::profile::Key;
+use super::cells::{Cells, Key};
 use super::{
     Baselines, Cell, Content, DIMENSIONS, Dimension, HOURS_OF_WEEK, Piece, Profile, RATES, RateHistory, RunState,
     Texts, layout_1,
@@ -93,9 +93,9 @@ impl Baselines {
         let mut notices: Vec<&str> = self.notices.lines.iter().map(String::as_str).collect();
         notices.sort_unstable();
         let texts = self.values.texts();
-        let mut cells = Cells::of(texts, &profiles);
+        let mut cells = CellColumns::of(texts, &profiles);
         for profile in &profiles {
-            let mut sorted = profile.cells.clone();
+            let mut sorted = profile.cells.all().to_vec();
             sorted.sort_unstable_by_key(|(key, _)| (key.dimension(), cells.order(*key)));
             cells.add(&sorted);
         }
@@ -130,24 +130,21 @@ impl Baselines {
     fn absorb_tables(&mut self, batches: &[RecordBatch]) -> Result<(), RestoreError> {
         let keys = self.keys(one_table(batches, "texts")?)?;
         let mut profiles = profiles(one_table(batches, "agents")?)?;
-        fill(&mut profiles, one_table(batches, "cells")?, &keys)?;
+        let cells = cells(&profiles, one_table(batches, "cells")?, &keys)?;
         runs(&mut profiles, one_table(batches, "runs")?)?;
-        for (profile, _) in profiles {
-            self.admit(profile)?;
+        for ((profile, _), cells) in profiles.into_iter().zip(cells) {
+            self.admit(profile, cells)?;
         }
         self.absorb_notices(one_table(batches, "notices")?)
     }
 
-    /// Takes in a profile of an agent that is not there yet.
-    pub(super) fn admit(&mut self, mut profile: Profile) -> Result<(), RestoreError> {
+    /// Takes in a profile, with its cells in any order, of an agent that is not there yet.
+    pub(super) fn admit(&mut self, profile: Profile, cells: Vec<(Key, Cell)>) -> Result<(), RestoreError> {
         if self.slot(&profile.agent).is_some() {
             return Err(damaged(format!("second agent {}", profile.agent)));
         }
-        profile.cells.sort_unstable_by_key(|(key, _)| *key);
-        if profile.cells.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b)) {
-            return Err(damaged(format!("second cell of agent {}", profile.agent)));
-        }
-        self.add(profile).map(drop).ok_or_else(|| damaged("number of agents"))
+        let cells = Cells::of(cells).ok_or_else(|| damaged(format!("cells of agent {}", profile.agent)))?;
+        self.add(Profile { cells, ..profile }).map(drop).ok_or_else(|| damaged("number of agents"))
     }
 
     /// The keys of a table of dimensions and values.
@@ -186,12 +183,12 @@ impl Piece {
         match &self.content {
             Content::Notices(notices) => {
                 let lines: Vec<&str> = notices.lines.iter().map(String::as_str).collect();
-                tables(&[], Cells::of(&nothing, &[]), &lines)
+                tables(&[], CellColumns::of(&nothing, &[]), &lines)
             }
             Content::Profiles(chunk, texts) => {
                 let profiles: Vec<&Profile> = chunk.profiles.iter().collect();
-                let mut cells = Cells::of(texts, &profiles);
-                profiles.iter().for_each(|profile| cells.add(&profile.cells));
+                let mut cells = CellColumns::of(texts, &profiles);
+                profiles.iter().for_each(|profile| cells.add(profile.cells.all()));
                 tables(&profiles, cells, &[])
             }
         }
@@ -199,7 +196,7 @@ impl Piece {
 }
 
 /// The cells of one set of tables, and the texts that they are of.
-struct Cells<'t> {
+struct CellColumns<'t> {
     texts: &'t Texts,
     /// Rows of the texts' table.
     rows: FxHashMap<u32, u32>,
@@ -211,10 +208,10 @@ struct Cells<'t> {
     withheld: Vec<u32>,
 }
 
-impl<'t> Cells<'t> {
+impl<'t> CellColumns<'t> {
     /// None yet of these profiles'.
     fn of(texts: &'t Texts, profiles: &[&Profile]) -> Self {
-        let most = profiles.iter().map(|profile| profile.cells.len()).sum();
+        let most = profiles.iter().map(|profile| profile.cells.all().len()).sum();
         Self {
             texts,
             rows: FxHashMap::default(),
@@ -274,7 +271,7 @@ fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-fn tables(profiles: &[&Profile], cells: Cells<'_>, notices: &[&str]) -> Result<Vec<RecordBatch>, ArrowError> {
+fn tables(profiles: &[&Profile], cells: CellColumns<'_>, notices: &[&str]) -> Result<Vec<RecordBatch>, ArrowError> {
     let agents = agents_table(profiles).with("cells", UInt32Array::from(cells.agents.clone()));
     let notices = Table::new("notices").with("notice", StringArray::from_iter_values(notices));
     let texts = cells.texts_table();
@@ -405,7 +402,7 @@ impl<'b> AgentColumns<'b> {
             window: self.window.value(row),
             evidence: self.evidence.value(row),
             evidence_at: self.evidence_at.value(row),
-            recent: u128s(self.recent.value(row))?.into(),
+            recent: u128s(self.recent.value(row))?.into_iter().collect(),
             ..Profile::default()
         };
         if !profile.evidence.is_finite() || profile.evidence < 0.0 {
@@ -426,24 +423,30 @@ impl<'b> AgentColumns<'b> {
     }
 }
 
-/// Gives each agent its cells.
-fn fill(profiles: &mut [(Profile, u32)], batch: &RecordBatch, keys: &[Key]) -> Result<(), RestoreError> {
+/// Each agent's cells.
+fn cells(
+    profiles: &[(Profile, u32)],
+    batch: &RecordBatch,
+    keys: &[Key],
+) -> Result<Vec<Vec<(Key, Cell)>>, RestoreError> {
     let texts = numbers::<UInt32Type>(batch, "text")?.values();
     let counts = numbers::<UInt32Type>(batch, "count")?.values();
     let withheld = numbers::<UInt32Type>(batch, "withheld")?.values();
     let mut rows = texts.iter().zip(counts).zip(withheld);
-    for (profile, many) in profiles {
+    let mut of_agents = Vec::with_capacity(profiles.len());
+    for (_, many) in profiles {
         let many = *many as usize;
-        profile.cells.reserve_exact(many.min(batch.num_rows()));
+        let mut cells = Vec::with_capacity(many.min(batch.num_rows()));
         for ((text, count), withheld) in rows.by_ref().take(many) {
             let key = keys.get(*text as usize).ok_or_else(|| damaged("text of a cell"))?;
-            profile.cells.push((*key, Cell { count: *count, withheld: *withheld }));
+            cells.push((*key, Cell { count: *count, withheld: *withheld }));
         }
-        if profile.cells.len() != many {
+        if cells.len() != many {
             return Err(damaged("number of cells"));
         }
+        of_agents.push(cells);
     }
-    rows.next().map_or(Ok(()), |_| Err(damaged("number of cells")))
+    rows.next().map_or(Ok(of_agents), |_| Err(damaged("number of cells")))
 }
 
 fn runs(profiles: &mut [(Profile, u32)], batch: &RecordBatch) -> Result<(), RestoreError> {

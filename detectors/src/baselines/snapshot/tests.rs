@@ -163,7 +163,7 @@ fn pieces_hold_together_what_the_whole_holds() {
     for number in 0..2_500_u32 {
         let agent = format!("agent-{number}");
         let event = Event { tool: format!("tool-{}", number % 7), ..event(number, "ecs:List", "2026-03-02T12:00:00Z") };
-        let (slot, observed) = whole.arrive(&agent, &event).unwrap();
+        let (slot, observed) = whole.arrive(&agent, None, &event).unwrap();
         whole.learn(slot, time, &observed);
     }
     whole.notice("eve".to_owned());
@@ -172,7 +172,7 @@ fn pieces_hold_together_what_the_whole_holds() {
     let frozen = whole.snapshot().unwrap();
     // What comes after a freeze is not in it.
     let late = event(9_999, "ecs:Late", "2026-03-02T13:00:00Z");
-    let (slot, observed) = whole.arrive("agent-2000", &late).unwrap();
+    let (slot, observed) = whole.arrive("agent-2000", None, &late).unwrap();
     whole.learn(slot, late.at, &observed);
 
     let mut again = Baselines::default();
