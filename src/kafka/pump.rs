@@ -230,16 +230,12 @@ impl<S: Stage> Pump<'_, S> {
 
     fn commit(&mut self) -> Result<()> {
         self.stage.before_commit(&mut self.outputs)?;
-        let mut offsets = TopicPartitionList::new();
-        for (number, slot) in self.slots.iter_mut().enumerate() {
-            if let (true, Some(next)) = (std::mem::take(&mut slot.read), slot.next)
-                && let Some(note) = self.stage.note(number, next)
-            {
-                let mut element = offsets.add_partition(&slot.partition.topic, slot.partition.number);
-                element.set_offset(Offset::Offset(next))?;
-                element.set_metadata(note);
-            }
+        let mut offsets = self.offsets(|slot| slot.read)?;
+        if offsets.count() == 0 && !self.outputs.is_empty() {
+            // With no offset, the group would not be asked whether these partitions are still ours.
+            offsets = self.offsets(|_| true)?;
         }
+        self.slots.iter_mut().for_each(|slot| slot.read = false);
         if offsets.count() > 0 || !self.outputs.is_empty() {
             self.write(&offsets)?;
             self.outputs.clear();
@@ -247,6 +243,19 @@ impl<S: Stage> Pump<'_, S> {
             self.stage.committed();
         }
         Ok(())
+    }
+
+    /// The next offsets of our partitions that `of` picks, as far as they are to be committed.
+    fn offsets(&self, of: impl Fn(&Slot) -> bool) -> Result<TopicPartitionList> {
+        let mut offsets = TopicPartitionList::new();
+        for (number, slot) in self.slots.iter().enumerate().filter(|(_, slot)| of(slot)) {
+            if let Some((next, note)) = slot.next.and_then(|next| Some((next, self.stage.note(number, next)?))) {
+                let mut element = offsets.add_partition(&slot.partition.topic, slot.partition.number);
+                element.set_offset(Offset::Offset(next))?;
+                element.set_metadata(note);
+            }
+        }
+        Ok(offsets)
     }
 
     /// Writes and commits; once more where the group meanwhile counts another generation, of which the consumer is just
