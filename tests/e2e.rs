@@ -67,7 +67,7 @@ impl Stand {
         self.directory.path().join("tautline.toml")
     }
 
-    fn start(&self) -> Tautline {
+    pub(crate) fn start(&self) -> Tautline {
         Tautline::start(&self.config(), self.port)
     }
 

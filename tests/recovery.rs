@@ -151,6 +151,38 @@ fn a_store_that_fails_stops_nothing_and_is_written_to_when_it_is_back() {
 }
 
 #[test]
+fn a_restart_waits_for_a_store_that_cannot_be_read() {
+    let stand = Stand::new("unread", "");
+    let events = fleet_work(6_000);
+    let expected = stand.replayed(&events);
+    let tautline = stand.ready();
+    send(&stand.topic("source"), &events[..3_000]);
+    settle(&stand, &tautline, 3_000.0);
+    assert_eq!(tautline.terminate(), Some(0));
+    let group = store(&stand).join(format!("{}-engine", stand.name));
+    let aside = group.with_extension("aside");
+    fs::rename(&group, &aside).unwrap();
+    fs::write(&group, "").unwrap();
+
+    let (before, logged) = (stand.alerts().len(), stand.log().len());
+    let tautline = stand.start();
+    send(&stand.topic("source"), &events[3_000..]);
+    let unreadable = || tautline.metric("tautline_checkpoints_skipped_total", "unreadable");
+    wait_for("more than one attempt", LONG, || unreadable() >= 2.0);
+    let (status, body) = tautline.get("/readyz").unwrap();
+    assert_eq!((status, body.contains("engine")), (503, true), "{body}");
+    let log = stand.log().split_off(logged);
+    assert!(log.contains("is taken over only when its checkpoints can be read"), "{log}");
+    assert_eq!(stand.alerts().len(), before, "nobody speaks from a part of the memory");
+
+    fs::remove_file(&group).unwrap();
+    fs::rename(&aside, &group).unwrap();
+    wait_for("all alerts", LONG, || stand.alerts().len() >= expected.len());
+    assert_eq!(tautline.terminate(), Some(0));
+    assert!(findings(&stand.alerts()) == expected, "the alerts differ from those of an undisturbed replay");
+}
+
+#[test]
 fn without_checkpoints_the_log_teaches_and_one_without_its_beginning_is_said() {
     let stand = Stand::new("forgotten", "");
     let events = fleet_work(6_000);

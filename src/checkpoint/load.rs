@@ -28,7 +28,8 @@ pub(super) fn newest<S>(
     mut add: impl FnMut(&mut S, &[RecordBatch]) -> Result<(), String>,
 ) -> Result<Option<(Head, S)>> {
     let directory = store.directory(place);
-    let source = Source { store, place, lengths: lengths(store, &directory)?, directory };
+    let listed = lengths(store, &directory).inspect_err(|_| metrics.checkpoints.skipped(SkipReason::Unreadable));
+    let source = Source { store, place, lengths: listed?, directory };
     let mut unreadable = None;
     for name in source.candidates(at_most) {
         match source.restore(name, &mut start, &mut add) {

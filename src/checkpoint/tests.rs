@@ -338,6 +338,7 @@ fn a_store_that_cannot_be_reached_fails_until_it_is_back() {
 
     let error = checkpoints.load(&place(), i64::MAX, |_| Ok(State::new()), restore).unwrap_err();
     assert!(format!("{error:#}").contains("cannot list `tautline-engine/tautline.events/3`"), "{error:#}");
+    assert_eq!(skipped(&checkpoints, "unreadable"), 1.0);
     save(&checkpoints, 2, pieces(&[(0, 2)]));
     save(&checkpoints, 3, pieces(&[(0, 3)]));
     assert_eq!(failures(&checkpoints), 2.0);

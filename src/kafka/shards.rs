@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use tautline_detectors::baselines::Baselines;
 use tautline_detectors::engine::Engine;
 use tautline_detectors::event::Millis;
@@ -112,7 +112,7 @@ impl Shards {
     ///
     /// # Errors
     ///
-    /// A rulebook that judged the partition cannot be found.
+    /// The checkpoints cannot be read, or a rulebook that judged the partition cannot be found.
     pub fn take_over(
         &mut self,
         assigned: Assigned,
@@ -125,7 +125,7 @@ impl Shards {
             Place { group: self.group.clone(), topic: partition.topic.to_string(), partition: partition.number };
         let first_book = if note.is_empty() { book.to_owned() } else { note };
         // Of a partition that nobody ever read, a checkpoint is that of another topic of this name.
-        let recovered = committed.and_then(|at_most| self.recover(&place, at_most));
+        let recovered = committed.map_or(Ok(None), |at_most| self.recover(&place, at_most))?;
         let (head, baselines) = recovered.unwrap_or_else(|| {
             let book = first_book.clone();
             if committed.is_some() {
@@ -158,13 +158,13 @@ impl Shards {
     }
 
     /// The newest valid checkpoint that goes no further than `at_most`.
-    fn recover(&self, place: &Place, at_most: i64) -> Option<(Head, Baselines)> {
+    ///
+    /// Those that cannot be read are not taken for none: without them we would speak from a part of the memory, and our
+    /// own checkpoints would push out theirs.
+    fn recover(&self, place: &Place, at_most: i64) -> Result<Option<(Head, Baselines)>> {
         let absorb = |baselines: &mut Baselines, tables: &[_]| baselines.absorb(tables).map_err(|e| e.to_string());
         let loaded = self.checkpoints.load(place, at_most, |_| Ok(Baselines::default()), absorb);
-        loaded.unwrap_or_else(|error| {
-            tracing::error!(%place, "checkpoints cannot be read: {error:#}");
-            None
-        })
+        loaded.with_context(|| format!("`{place}` is taken over only when its checkpoints can be read"))
     }
 
     /// A partition's shard.
@@ -233,3 +233,6 @@ fn say_what_is_replayed(place: &Place, head: &Head, begins: i64, speaks_from: i6
         tracing::info!(%place, offset = head.offset, replayed, "memory taken over, the rest is replayed in silence");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! What a partition's memory is when it is taken over, given up and taken over again.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::fs;
+use std::path::Path;
+
+use tautline_detectors::engine::Input;
+use tautline_detectors::event::{AgentRef, Event};
+use tautline_detectors::rulebook::RuleFile;
+
+use super::*;
+
+fn book() -> Arc<Rulebook> {
+    let file =
+        |name: &str, text: &str| RuleFile { name: name.to_owned(), path: name.to_owned(), text: text.to_owned() };
+    let schema = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/rules/schema.cedarschema"));
+    let permit = "@id(\"x\")\npermit (principal, action, resource) when { principal.class != \"unregistered\" };";
+    let files = [
+        file("schema.cedarschema", schema),
+        file("base/control.toml", "id = \"base\"\ntitle = \"A test\"\nseverity = \"high\"\nresponse = \"alert\"\n"),
+        file("base/policy.cedar", permit),
+    ];
+    Arc::new(Rulebook::read(files.into()).unwrap())
+}
+
+/// Shards whose checkpoints are always due.
+fn shards(directory: &Path) -> Shards {
+    Shards::open("group", directory.to_str().unwrap(), Duration::ZERO).unwrap()
+}
+
+fn take(shards: &mut Shards, slot: usize, begins: i64, committed: Option<i64>) -> Result<i64> {
+    let partition = Partition { topic: "log".into(), number: i32::try_from(slot).unwrap() };
+    let assigned = Assigned { slot, partition, begins, committed, note: String::new() };
+    let book = book();
+    shards.take_over(assigned, book.hash(), |_| Ok(Arc::clone(&book)))
+}
+
+/// Has a shard judge an event of a stranger at each of these offsets; each is remembered.
+fn judge(shards: &mut Shards, slot: usize, offsets: std::ops::Range<i64>) {
+    let shard = shards.get_mut(slot).unwrap();
+    for offset in offsets {
+        shard.take(offset);
+        let agent = AgentRef::Unregistered(format!("stranger-{offset}"));
+        shard.engine.step(&Input::Event(Box::new(Event { agent, ..Event::default() })));
+    }
+}
+
+fn remembered(shards: &Shards, slot: usize) -> usize {
+    shards.get(slot).unwrap().engine.baselines().notices()
+}
+
+#[test]
+fn what_is_given_up_is_taken_over_as_it_was() {
+    let root = tempfile::tempdir().unwrap();
+    let mut before = shards(root.path());
+    assert_eq!(take(&mut before, 0, 0, None).unwrap(), 0);
+    judge(&mut before, 0, 0..10);
+    before.give_up(0);
+    let mut after = shards(root.path());
+    assert_eq!(take(&mut after, 0, 0, Some(10)).unwrap(), 10);
+    assert!(after.ready());
+    assert_eq!(remembered(&after, 0), 10);
+}
+
+#[test]
+fn checkpoints_that_cannot_be_read_are_waited_for() {
+    let root = tempfile::tempdir().unwrap();
+    let mut before = shards(root.path());
+    take(&mut before, 0, 0, None).unwrap();
+    judge(&mut before, 0, 0..10);
+    before.give_up(0);
+    let (group, aside) = (root.path().join("group"), root.path().join("aside"));
+    fs::rename(&group, &aside).unwrap();
+    fs::write(&group, "no directory").unwrap();
+    let mut after = shards(root.path());
+    let error = format!("{:#}", take(&mut after, 0, 0, Some(10)).unwrap_err());
+    assert!(error.starts_with("`group/log/0` is taken over only when its checkpoints can be read: "), "{error}");
+    assert!(!after.ready());
+    fs::remove_file(&group).unwrap();
+    fs::rename(&aside, &group).unwrap();
+    assert_eq!(take(&mut after, 0, 0, Some(10)).unwrap(), 10);
+    assert_eq!(remembered(&after, 0), 10);
+}
