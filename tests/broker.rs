@@ -176,6 +176,24 @@ impl Broker {
         deleted.elements().iter().for_each(|element| element.error().unwrap());
     }
 
+    /// Deletes a group with all its offsets.
+    pub(crate) fn delete_group(&self, group: &str) {
+        let admin: AdminClient<DefaultClientContext> = self.config().create().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let deleted = runtime.block_on(admin.delete_groups(&[group], &AdminOptions::new())).unwrap();
+        deleted.into_iter().for_each(|result| drop(result.unwrap()));
+    }
+
+    /// Commits offsets of a topic for a group that nobody is in, as an administrator does.
+    pub(crate) fn reset(&self, group: &str, topic: &str, offsets: &[(i32, i64)]) {
+        let consumer: BaseConsumer = self.config().set("group.id", group).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in offsets {
+            list.add_partition_offset(topic, *partition, Offset::Offset(*offset)).unwrap();
+        }
+        consumer.commit(&list, rdkafka::consumer::CommitMode::Sync).unwrap();
+    }
+
     /// The sum of the offsets that a group has committed of a topic, as far as the broker says at the moment.
     pub(crate) fn committed(&self, group: &str, topic: &str) -> i64 {
         let consumer: BaseConsumer = self.config().set("group.id", group).create().unwrap();

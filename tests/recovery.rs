@@ -1,5 +1,6 @@
 //! What a restart finds: checkpoints, damaged ones, none, or only the end of the log.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
@@ -27,11 +28,12 @@ fn latest(place: &PathBuf, start: &str) -> PathBuf {
 
 /// The sum of the offsets that the partitions' newest checkpoints go to.
 fn checkpointed(stand: &Stand) -> i64 {
-    let newest = |place: &PathBuf| {
-        let names = fs::read_dir(place).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter_map(|name| name.strip_prefix("manifest-")?.split('-').next()?.parse::<i64>().ok()).max()
-    };
-    places(stand).iter().filter_map(newest).sum()
+    places(stand).iter().filter_map(furthest).sum()
+}
+
+fn furthest(place: &PathBuf) -> Option<i64> {
+    let names = fs::read_dir(place).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter_map(|name| name.strip_prefix("manifest-")?.split('-').next()?.parse().ok()).max()
 }
 
 fn committed(stand: &Stand) -> i64 {
@@ -177,6 +179,43 @@ fn a_restart_waits_for_a_store_that_cannot_be_read() {
 
     fs::remove_file(&group).unwrap();
     fs::rename(&aside, &group).unwrap();
+    wait_for("all alerts", LONG, || stand.alerts().len() >= expected.len());
+    assert_eq!(tautline.terminate(), Some(0));
+    assert!(findings(&stand.alerts()) == expected, "the alerts differ from those of an undisturbed replay");
+}
+
+#[test]
+fn offsets_that_expired_stop_a_start_until_somebody_decides() {
+    let stand = Stand::new("expired", "");
+    let events = fleet_work(6_000);
+    let expected = stand.replayed(&events);
+    let tautline = stand.ready();
+    send(&stand.topic("source"), &events[..3_000]);
+    settle(&stand, &tautline, 3_000.0);
+    assert_eq!(tautline.terminate(), Some(0));
+    let (before, group) = (stand.alerts().len(), format!("{}-engine", stand.name));
+    shared().delete_group(&group);
+
+    let tautline = stand.start();
+    wait_for("a clear error", LONG, || stand.log().contains("has committed nothing: its offsets have expired"));
+    assert_eq!(tautline.get("/readyz").unwrap().0, 503);
+    assert_eq!(tautline.terminate(), Some(0));
+    assert_eq!(stand.alerts().len(), before, "no alert comes twice");
+
+    let (log, topic) = (stand.log(), format!("{}:", stand.topic("events")));
+    let advice = log.split(&topic).skip(1).filter_map(|rest| {
+        let (partition, rest) = rest.split_once(" --reset-offsets --to-offset ")?;
+        Some((partition.parse().unwrap(), rest.split_once(" --execute")?.0.parse().unwrap()))
+    });
+    let advice: BTreeSet<(i32, i64)> = advice.collect();
+    assert!(!advice.is_empty());
+    let offset = |place: &PathBuf| place.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    let all: Vec<(i32, i64)> = places(&stand).iter().map(|place| (offset(place), furthest(place).unwrap())).collect();
+    assert!(advice.iter().all(|told| all.contains(told)), "{advice:?} of {all:?}");
+    shared().reset(&group, &stand.topic("events"), &all);
+    let (tautline, found) = restarted(&stand);
+    assert!(found.iter().all(|(_, replayed)| *replayed == 0), "{found:?}");
+    send(&stand.topic("source"), &events[3_000..]);
     wait_for("all alerts", LONG, || stand.alerts().len() >= expected.len());
     assert_eq!(tautline.terminate(), Some(0));
     assert!(findings(&stand.alerts()) == expected, "the alerts differ from those of an undisturbed replay");

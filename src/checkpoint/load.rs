@@ -28,8 +28,7 @@ pub(super) fn newest<S>(
     mut add: impl FnMut(&mut S, &[RecordBatch]) -> Result<(), String>,
 ) -> Result<Option<(Head, S)>> {
     let directory = store.directory(place);
-    let listed = lengths(store, &directory).inspect_err(|_| metrics.checkpoints.skipped(SkipReason::Unreadable));
-    let source = Source { store, place, lengths: listed?, directory };
+    let source = Source { store, place, lengths: lengths(store, metrics, &directory)?, directory };
     let mut unreadable = None;
     for name in source.candidates(at_most) {
         match source.restore(name, &mut start, &mut add) {
@@ -47,8 +46,14 @@ pub(super) fn newest<S>(
     }
 }
 
+/// See [`super::Checkpoints::furthest`].
+pub(super) fn furthest(store: &Store, metrics: &Metrics, place: &Place) -> Result<Option<i64>> {
+    let lengths = lengths(store, metrics, &store.directory(place))?;
+    Ok(lengths.keys().filter_map(|name| manifest::offset(name)).max())
+}
+
 /// The lengths of a directory's objects by their names, in bytes.
-fn lengths(store: &Store, directory: &Path) -> Result<BTreeMap<String, u64>> {
+fn lengths(store: &Store, metrics: &Metrics, directory: &Path) -> Result<BTreeMap<String, u64>> {
     let mut listed = store.list(directory);
     for _ in 1..TRIES {
         let Err(error) = &listed else { break };
@@ -56,6 +61,7 @@ fn lengths(store: &Store, directory: &Path) -> Result<BTreeMap<String, u64>> {
         thread::sleep(PAUSE);
         listed = store.list(directory);
     }
+    let listed = listed.inspect_err(|_| metrics.checkpoints.skipped(SkipReason::Unreadable));
     Ok(listed?.into_iter().map(|object| (object.name, object.bytes)).collect())
 }
 

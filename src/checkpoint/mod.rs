@@ -135,6 +135,15 @@ impl Checkpoints {
         self.busy.wait(patience)
     }
 
+    /// How far the newest checkpoint goes by its name, whether it is valid or not.
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoints::load`].
+    pub(crate) fn furthest(&self, place: &Place) -> Result<Option<i64>> {
+        load::furthest(&self.store, &self.status.metrics, place)
+    }
+
     /// Restores the newest valid checkpoint that goes no further than `at_most`, and forgets what was written before.
     ///
     /// Newer ones are passed over: they hold records whose outputs were never committed. Each attempt begins with

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use tautline_detectors::baselines::Baselines;
 use tautline_detectors::engine::Engine;
 use tautline_detectors::event::Millis;
@@ -31,6 +31,8 @@ pub struct Shard {
     next: i64,
     /// Offset from which on we speak.
     speaks_from: i64,
+    /// Whether anything was committed before.
+    known: bool,
     /// Whether the replay has come to `speaks_from`.
     pub(super) rebuilt: bool,
     /// Hash of the rulebook that the partition began with.
@@ -56,7 +58,12 @@ impl Shard {
         offset >= self.speaks_from
     }
 
+    /// Hands a checkpoint to the writer; all that was taken is committed.
     fn save(&mut self, checkpoints: &Checkpoints) {
+        if !self.known && self.next == self.speaks_from {
+            // Nothing is committed yet: a checkpoint would look as if offsets had expired.
+            return;
+        }
         let head = Head {
             engine: env!("CARGO_PKG_VERSION").to_owned(),
             offset: self.next,
@@ -112,7 +119,8 @@ impl Shards {
     ///
     /// # Errors
     ///
-    /// The checkpoints cannot be read, or a rulebook that judged the partition cannot be found.
+    /// The checkpoints cannot be read, nothing is committed of a partition that has one, or a rulebook that judged the
+    /// partition cannot be found.
     pub fn take_over(
         &mut self,
         assigned: Assigned,
@@ -124,8 +132,10 @@ impl Shards {
         let place =
             Place { group: self.group.clone(), topic: partition.topic.to_string(), partition: partition.number };
         let first_book = if note.is_empty() { book.to_owned() } else { note };
-        // Of a partition that nobody ever read, a checkpoint is that of another topic of this name.
-        let recovered = committed.map_or(Ok(None), |at_most| self.recover(&place, at_most))?;
+        let recovered = match committed {
+            Some(at_most) => self.recover(&place, at_most)?,
+            None => self.ensure_new(&place, begins).map(|()| None)?,
+        };
         let (head, baselines) = recovered.unwrap_or_else(|| {
             let book = first_book.clone();
             if committed.is_some() {
@@ -145,6 +155,7 @@ impl Shards {
             place,
             next,
             speaks_from,
+            known: committed.is_some(),
             rebuilt: next >= speaks_from,
             first_book: head.first_book,
             moved: false,
@@ -165,6 +176,30 @@ impl Shards {
         let absorb = |baselines: &mut Baselines, tables: &[_]| baselines.absorb(tables).map_err(|e| e.to_string());
         let loaded = self.checkpoints.load(place, at_most, |_| Ok(Baselines::default()), absorb);
         loaded.with_context(|| format!("`{place}` is taken over only when its checkpoints can be read"))
+    }
+
+    /// Refuses a partition that has a checkpoint though nothing is committed: its offsets have expired, or the topic was
+    /// made anew. To begin anew would alert all of the log again; to go on from the checkpoint would pass over the first
+    /// records of a new topic. Which of the two it is only people know.
+    fn ensure_new(&self, place: &Place, begins: i64) -> Result<()> {
+        let furthest = match self.checkpoints.furthest(place) {
+            Err(error) if begins == 0 => {
+                tracing::error!(%place, "not known whether there are checkpoints, read from the log's start: {error:#}");
+                None
+            }
+            listed => {
+                listed.with_context(|| format!("`{place}` is taken over only when its checkpoints can be listed"))?
+            }
+        };
+        let Some(to) = furthest.filter(|offset| *offset > 0) else { return Ok(()) };
+        let Place { group, topic, partition } = place;
+        bail!(
+            "`{place}` has a checkpoint up to offset {to}, but the group `{group}` has committed nothing: its offsets have \
+             expired or were deleted, or the topic was made anew. Stop every process of the group, then either go on from \
+             there: `kafka-consumer-groups.sh --bootstrap-server … --group {group} --topic {topic}:{partition} \
+             --reset-offsets --to-offset {to} --execute`; or begin anew, with all alerts of the log once more: delete the \
+             checkpoints of `{place}`"
+        );
     }
 
     /// A partition's shard.

@@ -82,3 +82,35 @@ fn checkpoints_that_cannot_be_read_are_waited_for() {
     assert_eq!(take(&mut after, 0, 0, Some(10)).unwrap(), 10);
     assert_eq!(remembered(&after, 0), 10);
 }
+
+#[test]
+fn offsets_that_expired_are_told_from_a_partition_that_is_new() {
+    let root = tempfile::tempdir().unwrap();
+    let mut idle = shards(root.path());
+    take(&mut idle, 0, 0, None).unwrap();
+    take(&mut idle, 1, 7, None).unwrap();
+    idle.save_when_due();
+    [0, 1].iter().for_each(|slot| idle.give_up(*slot));
+    let mut before = shards(root.path());
+    assert_eq!((take(&mut before, 0, 0, None).unwrap(), take(&mut before, 1, 7, None).unwrap()), (0, 7));
+    judge(&mut before, 0, 0..10);
+    before.give_up(0);
+
+    let mut after = shards(root.path());
+    let error = format!("{:#}", take(&mut after, 0, 0, None).unwrap_err());
+    assert!(error.contains("has a checkpoint up to offset 10, but the group `group` has committed nothing"), "{error}");
+    assert!(error.contains("--group group --topic log:0 --reset-offsets --to-offset 10 --execute"), "{error}");
+    assert_eq!(take(&mut after, 0, 0, Some(10)).unwrap(), 10, "as the message says");
+    fs::remove_dir_all(root.path().join("group/log/0")).unwrap();
+    assert_eq!(take(&mut after, 0, 0, None).unwrap(), 0, "as it also says");
+}
+
+#[test]
+fn of_a_log_with_its_start_nothing_is_lost_before_anything_is_committed() {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("group"), "no directory").unwrap();
+    let mut shards = shards(root.path());
+    assert_eq!(take(&mut shards, 0, 0, None).unwrap(), 0);
+    let error = format!("{:#}", take(&mut shards, 0, 5, None).unwrap_err());
+    assert!(error.contains("is taken over only when its checkpoints can be listed"), "{error}");
+}
