@@ -58,7 +58,7 @@ impl Shard {
         offset >= self.speaks_from
     }
 
-    /// Hands a checkpoint to the writer; all that was taken is committed.
+    /// Hands a checkpoint to the writer; all that was taken is committed, now or before.
     fn save(&mut self, checkpoints: &Checkpoints) {
         if !self.known && self.next == self.speaks_from {
             // Nothing is committed yet: a checkpoint would look as if offsets had expired.
@@ -231,7 +231,8 @@ impl Shards {
             return;
         }
         self.saved = Instant::now();
-        for shard in self.shards.values_mut().filter(|shard| shard.rebuilt) {
+        // Also in the midst of a replay: whoever has to begin again goes on from there, in silence up to the commit.
+        for shard in self.shards.values_mut() {
             shard.save(&self.checkpoints);
         }
     }
@@ -239,12 +240,10 @@ impl Shards {
     /// Gives up a partition, of which everything taken is committed. Whoever takes it over finds a checkpoint there.
     pub fn give_up(&mut self, slot: usize) {
         let Some(mut shard) = self.shards.remove(&slot) else { return };
-        if shard.rebuilt {
-            // One that is being written goes no further than the last interval.
-            self.checkpoints.finish(LAST_CHECKPOINT);
-            shard.save(&self.checkpoints);
-            self.checkpoints.finish(LAST_CHECKPOINT);
-        }
+        // One that is being written goes no further than the last interval.
+        self.checkpoints.finish(LAST_CHECKPOINT);
+        shard.save(&self.checkpoints);
+        self.checkpoints.finish(LAST_CHECKPOINT);
         self.checkpoints.forget(&shard.place);
     }
 

@@ -84,6 +84,33 @@ fn checkpoints_that_cannot_be_read_are_waited_for() {
 }
 
 #[test]
+fn a_replay_that_is_broken_off_goes_on_where_it_was() {
+    let root = tempfile::tempdir().unwrap();
+    let mut killed = shards(root.path());
+    assert_eq!(take(&mut killed, 0, 0, Some(100)).unwrap(), 0);
+    judge(&mut killed, 0, 0..39);
+    assert!(!killed.ready() && killed.note(0, 39).is_none());
+    killed.save_when_due();
+    assert!(killed.checkpoints.finish(Duration::from_secs(60)));
+    judge(&mut killed, 0, 39..50);
+
+    let mut stopped = shards(root.path());
+    assert_eq!(take(&mut stopped, 0, 0, Some(100)).unwrap(), 39);
+    assert!(!stopped.ready());
+    assert_eq!(remembered(&stopped, 0), 39);
+    judge(&mut stopped, 0, 39..70);
+    stopped.give_up(0);
+
+    let mut again = shards(root.path());
+    assert_eq!(take(&mut again, 0, 0, Some(100)).unwrap(), 70);
+    judge(&mut again, 0, 70..99);
+    assert!(!again.get_mut(0).unwrap().take(99), "silent up to what is committed");
+    assert!(again.ready());
+    assert!(again.get_mut(0).unwrap().take(100));
+    assert_eq!(remembered(&again, 0), 99);
+}
+
+#[test]
 fn offsets_that_expired_are_told_from_a_partition_that_is_new() {
     let root = tempfile::tempdir().unwrap();
     let mut idle = shards(root.path());
