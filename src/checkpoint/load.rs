@@ -3,9 +3,9 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use arrow::array::RecordBatch;
 use object_store::path::Path;
 
@@ -24,11 +24,12 @@ pub(super) fn newest<S>(
     metrics: &Metrics,
     place: &Place,
     at_most: i64,
+    until: Instant,
     mut start: impl FnMut(&Head) -> Result<S, String>,
     mut add: impl FnMut(&mut S, &[RecordBatch]) -> Result<(), String>,
 ) -> Result<Option<(Head, S)>> {
     let directory = store.directory(place);
-    let source = Source { store, place, lengths: lengths(store, metrics, &directory)?, directory };
+    let source = Source { store, place, lengths: lengths(store, metrics, &directory)?, directory, until };
     let mut unreadable = None;
     for name in source.candidates(at_most) {
         match source.restore(name, &mut start, &mut add) {
@@ -71,6 +72,8 @@ struct Source<'s> {
     place: &'s Place,
     directory: Path,
     lengths: BTreeMap<String, u64>,
+    /// When to stop.
+    until: Instant,
 }
 
 impl Source<'_> {
@@ -99,14 +102,20 @@ impl Source<'_> {
         add: &mut impl FnMut(&mut S, &[RecordBatch]) -> Result<(), String>,
     ) -> Result<(Head, S), Skip> {
         let refused = |what| Skip { reason: SkipReason::Refused, what };
+        self.check_time()?;
         let manifest = Manifest::read(self.store, &self.directory, name, self.place)?;
         // Before anything is fetched: one that lacks a piece is of no use.
         manifest.pieces.iter().try_for_each(|piece| self.check_length(piece))?;
         let mut state = start(&manifest.head).map_err(refused)?;
         for piece in &manifest.pieces {
+            self.check_time()?;
             add(&mut state, &self.tables(piece)?).map_err(refused)?;
         }
         Ok((manifest.head, state))
+    }
+
+    fn check_time(&self) -> Result<(), Skip> {
+        if Instant::now() < self.until { Ok(()) } else { Err(Skip::unreadable(&anyhow!("the store is too slow"))) }
     }
 
     fn check_length(&self, piece: &Stored) -> Result<(), Skip> {

@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use arrow::array::RecordBatch;
@@ -130,9 +130,9 @@ impl Checkpoints {
         let _ = self.jobs.send(Job::Forget(place.clone()));
     }
 
-    /// Waits until everything handed over is written or has failed, at most for `patience`; whether it is.
-    pub(crate) fn finish(&self, patience: Duration) -> bool {
-        self.busy.wait(patience)
+    /// Waits until everything handed over is written or has failed, or the time is up; whether it is.
+    pub(crate) fn finish(&self, until: Instant) -> bool {
+        self.busy.wait(until.saturating_duration_since(Instant::now()))
     }
 
     /// How far the newest checkpoint goes by its name, whether it is valid or not.
@@ -153,11 +153,12 @@ impl Checkpoints {
     ///
     /// # Errors
     ///
-    /// The store cannot be read, also after a few tries within about ten seconds.
+    /// The store cannot be read, also after a few tries within about ten seconds, or not until the time is up.
     pub(crate) fn load<S>(
         &self,
         place: &Place,
         at_most: i64,
+        until: Instant,
         start: impl FnMut(&Head) -> Result<S, String>,
         mut add: impl FnMut(&mut S, &[RecordBatch]) -> Result<(), String>,
     ) -> Result<Option<(Head, S)>> {
@@ -167,7 +168,7 @@ impl Checkpoints {
             self.status.beat("engine", false);
             add(state, tables)
         };
-        load::newest(&self.store, &self.status.metrics, place, at_most, start, add)
+        load::newest(&self.store, &self.status.metrics, place, at_most, until, start, add)
     }
 }
 

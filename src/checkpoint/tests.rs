@@ -23,6 +23,10 @@ use super::*;
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
 
+fn soon() -> Instant {
+    Instant::now() + LONG
+}
+
 /// What pieces hold: their numbers and versions.
 type State = Vec<(usize, u64)>;
 
@@ -65,7 +69,7 @@ fn pieces(state: &[(usize, u64)]) -> Vec<Piece> {
 /// Saves and waits until it is done.
 fn save(checkpoints: &Checkpoints, offset: i64, pieces: Vec<Piece>) {
     assert!(checkpoints.save(&place(), head(offset), pieces));
-    assert!(checkpoints.finish(LONG));
+    assert!(checkpoints.finish(soon()));
 }
 
 fn restore(state: &mut State, found: &[RecordBatch]) -> Result<(), String> {
@@ -77,7 +81,7 @@ fn restore(state: &mut State, found: &[RecordBatch]) -> Result<(), String> {
 }
 
 fn load(checkpoints: &Checkpoints, at_most: i64) -> Option<(i64, State)> {
-    let loaded = checkpoints.load(&place(), at_most, |_| Ok(State::new()), restore).unwrap();
+    let loaded = checkpoints.load(&place(), at_most, soon(), |_| Ok(State::new()), restore).unwrap();
     loaded.map(|(found, state)| {
         assert_eq!(found, head(found.offset));
         (found.offset, state)
@@ -141,7 +145,7 @@ fn what_is_saved_is_loaded() {
         assert_eq!(load(&checkpoints, 199), Some((100, vec![(0, 1), (1, 1)])));
         assert_eq!(load(&checkpoints, 99), None);
         let other = Place { partition: 4, ..place() };
-        assert_eq!(checkpoints.load(&other, i64::MAX, |_| Ok(()), |(), _| Ok(())).unwrap(), None);
+        assert_eq!(checkpoints.load(&other, i64::MAX, soon(), |_| Ok(()), |(), _| Ok(())).unwrap(), None);
         assert!(SkipReason::ALL.iter().all(|reason| skipped(&checkpoints, reason.name()) == 0.0));
     }
 }
@@ -153,8 +157,8 @@ fn odd_names_stay_apart_and_below_the_store() {
     for (offset, group) in (1..).zip(["..", "a/b", "a%2Fb", "ä b", "a#1"]) {
         let place = Place { group: group.to_owned(), ..place() };
         assert!(checkpoints.save(&place, head(offset), pieces(&[(0, 0)])));
-        assert!(checkpoints.finish(LONG));
-        let loaded = checkpoints.load(&place, i64::MAX, |_| Ok(State::new()), restore).unwrap();
+        assert!(checkpoints.finish(soon()));
+        let loaded = checkpoints.load(&place, i64::MAX, soon(), |_| Ok(State::new()), restore).unwrap();
         assert_eq!(loaded, Some((head(offset), vec![(0, 0)])), "{group}");
     }
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
@@ -219,9 +223,9 @@ fn nobody_waits_for_the_writer() {
     assert!(checkpoints.save(&place(), head(1), vec![Piece { number: 0, version: 1, tables }]));
     assert!(!checkpoints.save(&place(), head(2), pieces(&[(0, 2)])), "one after the other");
     assert!(checkpoints.save(&Place { partition: 4, ..place() }, head(1), pieces(&[(0, 1)])));
-    assert!(!checkpoints.finish(Duration::from_millis(50)));
+    assert!(!checkpoints.finish(Instant::now() + Duration::from_millis(50)));
     release.send(()).unwrap();
-    assert!(checkpoints.finish(LONG));
+    assert!(checkpoints.finish(soon()));
     save(&checkpoints, 3, pieces(&[(0, 3)]));
     assert_eq!(load(&checkpoints, i64::MAX), Some((3, vec![(0, 3)])));
 }
@@ -246,9 +250,9 @@ fn a_writer_that_died_is_told_and_blocks_nobody() {
     let checkpoints = open(root.path());
     let dies = Box::new(|| panic!("as told"));
     assert!(checkpoints.save(&place(), head(1), vec![Piece { number: 0, version: 1, tables: dies }]));
-    assert!(checkpoints.finish(LONG));
+    assert!(checkpoints.finish(soon()));
     while checkpoints.save(&place(), head(2), pieces(&[(0, 2)])) {
-        assert!(checkpoints.finish(LONG));
+        assert!(checkpoints.finish(soon()));
     }
     assert!(failures(&checkpoints) >= 1.0);
 }
@@ -305,7 +309,7 @@ fn a_manifest_of_another_partition_is_not_taken() {
     save(&checkpoints, 100, pieces(&[(0, 1)]));
     fs::rename(directory(root.path()), directory(root.path()).with_file_name("4")).unwrap();
     let other = Place { partition: 4, ..place() };
-    assert_eq!(checkpoints.load(&other, i64::MAX, |_| Ok(()), |(), _| Ok(())).unwrap(), None);
+    assert_eq!(checkpoints.load(&other, i64::MAX, soon(), |_| Ok(()), |(), _| Ok(())).unwrap(), None);
     assert_eq!(skipped(&checkpoints, "damaged"), 1.0);
 }
 
@@ -321,7 +325,7 @@ fn what_the_memory_refuses_makes_way_and_leaves_nothing_behind() {
         restore(state, found)?;
         if state.contains(&(1, 2)) { Err("impossible".to_owned()) } else { Ok(()) }
     };
-    let loaded = checkpoints.load(&place(), i64::MAX, start, add).unwrap();
+    let loaded = checkpoints.load(&place(), i64::MAX, soon(), start, add).unwrap();
     assert_eq!(loaded, Some((head(100), vec![(0, 1), (1, 1)])));
     assert_eq!(skipped(&checkpoints, "refused"), 2.0);
 }
@@ -336,7 +340,7 @@ fn a_store_that_cannot_be_reached_fails_until_it_is_back() {
     fs::rename(&store, &aside).unwrap();
     fs::write(&store, "no directory").unwrap();
 
-    let error = checkpoints.load(&place(), i64::MAX, |_| Ok(State::new()), restore).unwrap_err();
+    let error = checkpoints.load(&place(), i64::MAX, soon(), |_| Ok(State::new()), restore).unwrap_err();
     assert!(format!("{error:#}").contains("cannot list `tautline-engine/tautline.events/3`"), "{error:#}");
     assert_eq!(skipped(&checkpoints, "unreadable"), 1.0);
     save(&checkpoints, 2, pieces(&[(0, 2)]));
@@ -360,9 +364,24 @@ fn an_object_that_cannot_be_read_is_no_reason_to_say_that_there_is_none() {
     let socket = root.path().join("socket");
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     fs::rename(&socket, manifest_at(root.path(), 1)).unwrap();
-    let error = checkpoints.load(&place(), i64::MAX, |_| Ok(State::new()), restore).unwrap_err();
+    let error = checkpoints.load(&place(), i64::MAX, soon(), |_| Ok(State::new()), restore).unwrap_err();
     assert!(format!("{error:#}").contains("cannot be read"), "{error:#}");
     assert_eq!(skipped(&checkpoints, "unreadable"), 1.0);
+}
+
+#[test]
+fn a_store_that_is_too_slow_is_one_that_cannot_be_read() {
+    let root = tempfile::tempdir().unwrap();
+    let checkpoints = open(root.path());
+    save(&checkpoints, 1, pieces(&[(0, 1), (1, 1)]));
+    let until = Instant::now() + Duration::from_millis(100);
+    let slow = |state: &mut State, found: &[RecordBatch]| {
+        std::thread::sleep(Duration::from_millis(200));
+        restore(state, found)
+    };
+    let error = checkpoints.load(&place(), i64::MAX, until, |_| Ok(State::new()), slow).unwrap_err();
+    assert!(format!("{error:#}").contains("cannot be read: the store is too slow"), "{error:#}");
+    assert_eq!(load(&checkpoints, i64::MAX), Some((1, vec![(0, 1), (1, 1)])));
 }
 
 #[test]

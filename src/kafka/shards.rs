@@ -17,8 +17,12 @@ use crate::checkpoint::{Checkpoints, Head, Piece, Place};
 use crate::config;
 use crate::status::Status;
 
-/// How long a partition that is given up waits for its last checkpoint.
-const LAST_CHECKPOINT: Duration = Duration::from_secs(5);
+/// How long the partitions that are given up in one round wait for their last checkpoints, all together: the group waits
+/// for them.
+const LAST_CHECKPOINTS: Duration = Duration::from_secs(5);
+/// How long those that are taken over in one round may take to be restored, all together: the group takes whoever does not
+/// poll for five minutes for dead.
+const RESTORE: Duration = Duration::from_secs(240);
 
 /// One partition's engine.
 #[derive(Debug)]
@@ -91,6 +95,19 @@ pub struct Shards {
     interval: Duration,
     saved: Instant,
     shards: BTreeMap<usize, Shard>,
+    giving_up: Deadline,
+    taking_over: Deadline,
+}
+
+/// A deadline that all of a round share.
+#[derive(Debug, Default)]
+struct Deadline(Option<Instant>);
+
+impl Deadline {
+    /// When it is, with so long from the first of the round on.
+    fn within(&mut self, patience: Duration) -> Instant {
+        *self.0.get_or_insert_with(|| Instant::now() + patience)
+    }
 }
 
 impl Shards {
@@ -108,7 +125,9 @@ impl Shards {
 
     /// The same where there are checkpoints already.
     pub(super) fn new(group: &str, checkpoints: Arc<Checkpoints>, interval: Duration) -> Self {
-        Self { group: group.to_owned(), checkpoints, interval, saved: Instant::now(), shards: BTreeMap::new() }
+        let (giving_up, taking_over) = Default::default();
+        let (group, saved) = (group.to_owned(), Instant::now());
+        Self { group, checkpoints, interval, saved, shards: BTreeMap::new(), giving_up, taking_over }
     }
 
     /// Takes over a partition: restores the newest checkpoint that goes no further than what is committed, or begins with
@@ -172,9 +191,10 @@ impl Shards {
     ///
     /// Those that cannot be read are not taken for none: without them we would speak from a part of the memory, and our
     /// own checkpoints would push out theirs.
-    fn recover(&self, place: &Place, at_most: i64) -> Result<Option<(Head, Baselines)>> {
+    fn recover(&mut self, place: &Place, at_most: i64) -> Result<Option<(Head, Baselines)>> {
         let absorb = |baselines: &mut Baselines, tables: &[_]| baselines.absorb(tables).map_err(|e| e.to_string());
-        let loaded = self.checkpoints.load(place, at_most, |_| Ok(Baselines::default()), absorb);
+        let until = self.taking_over.within(RESTORE);
+        let loaded = self.checkpoints.load(place, at_most, until, |_| Ok(Baselines::default()), absorb);
         loaded.with_context(|| format!("`{place}` is taken over only when its checkpoints can be read"))
     }
 
@@ -225,8 +245,9 @@ impl Shards {
         (next > shard.speaks_from).then(|| shard.first_book.clone())
     }
 
-    /// Saves everything if it is time. To be called when all that was taken is committed.
+    /// Saves everything if it is time. To be called once a round, when all that was taken is committed.
     pub fn save_when_due(&mut self) {
+        (self.giving_up, self.taking_over) = Default::default();
         if self.saved.elapsed() < self.interval {
             return;
         }
@@ -237,13 +258,15 @@ impl Shards {
         }
     }
 
-    /// Gives up a partition, of which everything taken is committed. Whoever takes it over finds a checkpoint there.
+    /// Gives up a partition, of which everything taken is committed. Whoever takes it over finds a checkpoint there, unless
+    /// the store is slow.
     pub fn give_up(&mut self, slot: usize) {
         let Some(mut shard) = self.shards.remove(&slot) else { return };
+        let until = self.giving_up.within(LAST_CHECKPOINTS);
         // One that is being written goes no further than the last interval.
-        self.checkpoints.finish(LAST_CHECKPOINT);
+        self.checkpoints.finish(until);
         shard.save(&self.checkpoints);
-        self.checkpoints.finish(LAST_CHECKPOINT);
+        self.checkpoints.finish(until);
         self.checkpoints.forget(&shard.place);
     }
 

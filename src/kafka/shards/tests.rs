@@ -64,6 +64,29 @@ fn what_is_given_up_is_taken_over_as_it_was() {
 }
 
 #[test]
+fn all_that_is_given_up_at_once_waits_as_long_as_one() {
+    let root = tempfile::tempdir().unwrap();
+    let mut shards = shards(root.path());
+    for slot in 0..3 {
+        take(&mut shards, slot, 0, None).unwrap();
+        judge(&mut shards, slot, 0..10);
+    }
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let hangs = move || {
+        let _ = released.recv();
+        Ok(Vec::new())
+    };
+    let place = Place { group: "other".to_owned(), topic: "log".to_owned(), partition: 0 };
+    let (book, engine) = (String::new(), String::new());
+    let head = Head { engine, offset: 1, first_book: book.clone(), book, latest: 0, opened: 0, sealed: 0 };
+    assert!(shards.checkpoints.save(&place, head, vec![Piece { number: 0, version: 0, tables: Box::new(hangs) }]));
+    let started = Instant::now();
+    (0..3).for_each(|slot| shards.give_up(slot));
+    assert!((LAST_CHECKPOINTS..LAST_CHECKPOINTS * 2).contains(&started.elapsed()), "{:?}", started.elapsed());
+    drop(release);
+}
+
+#[test]
 fn checkpoints_that_cannot_be_read_are_waited_for() {
     let root = tempfile::tempdir().unwrap();
     let mut before = shards(root.path());
@@ -91,7 +114,7 @@ fn a_replay_that_is_broken_off_goes_on_where_it_was() {
     judge(&mut killed, 0, 0..39);
     assert!(!killed.ready() && killed.note(0, 39).is_none());
     killed.save_when_due();
-    assert!(killed.checkpoints.finish(Duration::from_secs(60)));
+    assert!(killed.checkpoints.finish(Instant::now() + Duration::from_secs(60)));
     judge(&mut killed, 0, 39..50);
 
     let mut stopped = shards(root.path());
