@@ -444,6 +444,44 @@ fn what_others_wrote_is_left_to_them_for_a_while() {
 }
 
 #[test]
+fn whoever_cannot_read_a_manifest_deletes_no_piece() {
+    let root = tempfile::tempdir().unwrap();
+    let (owner, zombie) = (open(root.path()), open(root.path()));
+    let aged = |state: &[(usize, u64)], offset| {
+        save(&owner, offset, pieces(state));
+        objects(root.path(), "piece-").iter().for_each(|name| make_old(&directory(root.path()).join(name)));
+    };
+    aged(&[(0, 1), (1, 1)], 10);
+    let listed = zombie.store.list(&zombie.store.directory(&place())).unwrap();
+    aged(&[(0, 1), (1, 2)], 11);
+    // As if its owner had deleted it after it was listed.
+    fs::remove_file(manifest_at(root.path(), 10)).unwrap();
+    let writer = Writer::new(Arc::clone(&zombie.store), Arc::clone(&zombie.status));
+    writer.clean(&mut writer::Known::default(), &place(), &listed, "", 5).unwrap();
+    assert_eq!(objects(root.path(), "piece-").len(), 3);
+    assert_eq!(load(&zombie, i64::MAX), Some((11, vec![(0, 1), (1, 2)])));
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_still_makes_room() {
+    let root = tempfile::tempdir().unwrap();
+    let dead = open(root.path());
+    save(&dead, 1, pieces(&[(0, 1)]));
+    for number in 0..5 {
+        let name = format!("piece-{number}-9-x.arrows");
+        fs::write(directory(root.path()).join(&name), "of one that died").unwrap();
+        make_old(&directory(root.path()).join(&name));
+    }
+    fs::write(directory(root.path()).join("piece-9-9-y.arrows"), "of one that is at it").unwrap();
+    let checkpoints = open(root.path());
+    let broken = Box::new(|| Err(ArrowError::ComputeError("no".to_owned())));
+    save(&checkpoints, 2, vec![Piece { number: 0, version: 2, tables: broken }]);
+    assert_eq!(failures(&checkpoints), 1.0);
+    assert_eq!(objects(root.path(), "piece-").len(), 2, "what a manifest names, and what is new");
+    assert_eq!(load(&checkpoints, i64::MAX), Some((1, vec![(0, 1)])));
+}
+
+#[test]
 fn what_was_just_written_is_kept_among_any_others() {
     let root = tempfile::tempdir().unwrap();
     fs::create_dir_all(directory(root.path())).unwrap();
@@ -537,6 +575,16 @@ fn a_full_disk_costs_nothing_but_the_checkpoint() {
     save(&checkpoints, 5, pieces(&[(0, 5), (1, 5)]));
     assert_eq!(failures(&checkpoints), 3.0);
     assert_eq!(load(&checkpoints, i64::MAX), Some((5, vec![(0, 5), (1, 5)])));
+
+    // What a process left that died is no reason to stay full for ever.
+    let left = directory(&root).join("piece-7-7-x.arrows");
+    assert!(fs::write(&left, vec![0; 1 << 20]).is_err());
+    save(&checkpoints, 6, pieces(&[(0, 6), (1, 6)]));
+    make_old(&left);
+    save(&checkpoints, 7, pieces(&[(0, 7), (1, 7)]));
+    assert!(!left.exists());
+    save(&checkpoints, 8, pieces(&[(0, 8), (1, 8)]));
+    assert_eq!(load(&checkpoints, i64::MAX), Some((8, vec![(0, 8), (1, 8)])));
 }
 
 #[test]

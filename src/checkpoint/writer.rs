@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, bail};
 use object_store::path::Path;
 
-use super::manifest::{self, Manifest, SkipReason, Stored, checksum};
+use super::manifest::{self, Manifest, Skip, SkipReason, Stored, checksum};
 use super::store::{Object, Store};
 use super::{Head, Piece, Place, Turn, piece};
 use crate::status::Status;
@@ -18,8 +18,10 @@ use crate::status::Status;
 /// Checkpoints that are kept of each place.
 const KEPT: usize = 3;
 /// How long what another process left lying about is left to it, in seconds: what it has just written may be of a
-/// checkpoint that has no manifest yet.
-const GRACE: i64 = 3_600;
+/// checkpoint that has no manifest yet. Many times what a checkpoint takes, with clocks that are minutes apart.
+const GRACE: i64 = 900;
+/// How long a checkpoint that goes further than ours is left to whoever wrote it, in seconds.
+const OLD: i64 = 3_600;
 /// How often a failure that lasts is logged.
 const REMINDER: Duration = Duration::from_secs(30);
 
@@ -51,11 +53,13 @@ pub(super) struct Writer {
 
 /// What the writer knows of a place.
 #[derive(Default)]
-struct Known {
+pub(super) struct Known {
     /// The last checkpoint, if all of it is there.
     last: Option<Manifest>,
     /// When the failure that lasts was logged.
     complained: Option<Instant>,
+    /// What the manifests in the store name, by their names; `None` for one that is not to be understood.
+    manifests: BTreeMap<String, Option<BTreeSet<String>>>,
 }
 
 /// A checkpoint under way.
@@ -115,8 +119,15 @@ impl Writer {
     ) -> Result<()> {
         let started = Instant::now();
         let mut draft = Draft { directory: self.store.directory(place), objects: Vec::new(), bytes: 0 };
-        let written = self.write(&mut draft, known.last.as_ref(), place, head, pieces);
-        let (name, manifest) = written.inspect_err(|_| self.undo(&draft))?;
+        let offset = head.offset;
+        let written = self.write(&mut draft, known.last.as_ref(), place, head, pieces).inspect_err(|_| {
+            self.undo(&draft);
+            // What fills the disk may be what nobody needs any more. Why it was not written says more than what fails here.
+            let _ =
+                self.store.list(&draft.directory).and_then(|objects| self.clean(known, place, &objects, "", offset));
+        });
+        let (name, manifest) = written?;
+        known.manifests.insert(name.clone(), Some(manifest.objects()));
         let last = known.last.insert(manifest);
         let objects = self.store.list(&draft.directory)?;
         let there: BTreeSet<&str> = objects.iter().map(|object| object.name.as_str()).collect();
@@ -127,8 +138,7 @@ impl Writer {
         }
         self.status.metrics.checkpoints.written(draft.bytes, started.elapsed());
         self.status.metrics.checkpoints.current(place.partition, taken);
-        let kept = self.delete_manifests(&draft.directory, &objects, &name, last.head.offset)?;
-        self.delete_pieces(&draft.directory, &objects, &kept, last)
+        self.clean(known, place, &objects, &name, offset)
     }
 
     /// Writes what is new of a checkpoint, and last its manifest; gives it with its name.
@@ -181,54 +191,79 @@ impl Writer {
         let _ = paths.into_iter().try_for_each(|path| self.store.delete(&path));
     }
 
-    /// Deletes all but the newest manifests, and gives the names of those that stay.
-    ///
-    /// What goes further than our own, which ends at `offset`, is another owner's and none of our business, unless it
-    /// was left alone for long.
-    fn delete_manifests<'o>(
+    /// Deletes what nobody needs who goes on from a checkpoint at `offset`; `own` is the name of ours, where there is one.
+    pub(super) fn clean(
         &self,
-        directory: &Path,
-        objects: &'o [Object],
+        known: &mut Known,
+        place: &Place,
+        objects: &[Object],
         own: &str,
         offset: i64,
-    ) -> Result<Vec<&'o str>> {
-        let mut manifests: Vec<(i64, &Object)> =
-            objects.iter().filter_map(|object| Some((manifest::offset(&object.name)?, object))).collect();
-        manifests.sort_by_key(|(offset, object)| Reverse((*offset, object.name == own, &object.name)));
-        let (further, ours): (Vec<_>, Vec<_>) = manifests.into_iter().partition(|(at, _)| *at > offset);
-        let (old, foreign): (Vec<_>, Vec<_>) = further.into_iter().partition(|(_, object)| is_old(object, objects));
-        for (_, object) in ours.iter().skip(KEPT).chain(&old) {
+    ) -> Result<()> {
+        let directory = self.store.directory(place);
+        let now = now();
+        let (kept, rest) = sort_manifests(objects, own, offset, now);
+        for object in rest {
             self.store.delete(&directory.clone().join(object.name.as_str()))?;
         }
-        Ok(ours.iter().take(KEPT).chain(&foreign).map(|(_, object)| object.name.as_str()).collect())
-    }
-
-    /// Deletes the pieces that no manifest names which stays; those of others only when they are old.
-    fn delete_pieces(&self, directory: &Path, objects: &[Object], kept: &[&str], last: &Manifest) -> Result<()> {
-        let mut named: BTreeSet<String> = last.pieces.iter().map(|piece| piece.object.clone()).collect();
-        let mut all_read = true;
-        for name in kept {
-            match Manifest::read(&self.store, directory, name, &last.place) {
-                Ok(manifest) => named.extend(manifest.pieces.into_iter().map(|piece| piece.object)),
-                Err(skip) => all_read &= skip.reason == SkipReason::Missing,
-            }
+        known.manifests.retain(|name, _| kept.iter().any(|object| object.name == *name));
+        if !kept.iter().all(|object| known.read(&self.store, &directory, &object.name, place)) {
+            // Whoever has just replaced that manifest may have named the same pieces in the next one.
+            return Ok(());
         }
+        let of_last = known.last.iter().flat_map(|last| &last.pieces).map(|piece| &piece.object);
+        let named: BTreeSet<&String> = known.manifests.values().flatten().flatten().chain(of_last).collect();
         let is_waste = |object: &&Object| {
             let name = &object.name;
             let written = name.starts_with("piece-") || name.starts_with("manifest-") && name.ends_with(".part");
-            written && !named.contains(name) && (name.contains(&self.id) || all_read && is_old(object, objects))
+            written && !named.contains(name) && (name.contains(&self.id) || object.is_older(GRACE, now))
         };
         let mut waste = objects.iter().filter(is_waste);
         waste.try_for_each(|object| self.store.delete(&directory.clone().join(object.name.as_str())))
     }
 }
 
-/// Whether an object was written long before the latest one; both by the store's clock.
-fn is_old(object: &Object, objects: &[Object]) -> bool {
-    objects.iter().any(|other| other.modified - object.modified > GRACE)
+/// The manifests that stay, and those that go.
+///
+/// What goes further than our own, which ends at `offset`, is another owner's and none of our business, unless it was
+/// left alone for long.
+fn sort_manifests<'o>(
+    objects: &'o [Object],
+    own: &str,
+    offset: i64,
+    now: i64,
+) -> (Vec<&'o Object>, impl Iterator<Item = &'o Object>) {
+    let mut manifests: Vec<(i64, &Object)> =
+        objects.iter().filter_map(|object| Some((manifest::offset(&object.name)?, object))).collect();
+    manifests.sort_by_key(|(offset, object)| Reverse((*offset, object.name == own, &object.name)));
+    let (further, mut ours): (Vec<_>, Vec<_>) = manifests.into_iter().partition(|(at, _)| *at > offset);
+    let (old, foreign): (Vec<_>, Vec<_>) = further.into_iter().partition(|(_, object)| object.is_older(OLD, now));
+    let rest = ours.split_off(ours.len().min(KEPT));
+    let of = |manifests: Vec<(i64, &'o Object)>| manifests.into_iter().map(|(_, object)| object);
+    (of(ours).chain(of(foreign)).collect(), of(rest).chain(of(old)))
+}
+
+/// Seconds since 1970, by our own clock: where nothing is written any more, the store's stands still.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    since.as_secs().cast_signed()
 }
 
 impl Known {
+    /// Reads a manifest, if it was not read before; whether it is known what it names.
+    fn read(&mut self, store: &Store, directory: &Path, name: &str, place: &Place) -> bool {
+        if !self.manifests.contains_key(name) {
+            let read = match Manifest::read(store, directory, name, place) {
+                Ok(manifest) => Some(manifest.objects()),
+                // Perhaps only now.
+                Err(Skip { reason: SkipReason::Missing | SkipReason::Unreadable, .. }) => return false,
+                Err(_) => None,
+            };
+            self.manifests.insert(name.to_owned(), read);
+        }
+        self.manifests.get(name).is_some_and(Option::is_some)
+    }
+
     /// Whether the last checkpoint is this one.
     fn holds(&self, head: &Head, pieces: &[Piece]) -> bool {
         self.last.as_ref().is_some_and(|last| {
