@@ -1,6 +1,5 @@
 //! The manifest: what makes pieces a checkpoint.
 
-use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use anyhow::Result;
@@ -104,11 +103,6 @@ struct Envelope<'a> {
 }
 
 impl Manifest {
-    /// The names of its pieces' objects.
-    pub(super) fn objects(&self) -> BTreeSet<String> {
-        self.pieces.iter().map(|piece| piece.object.clone()).collect()
-    }
-
     pub(super) fn to_bytes(&self) -> Result<Vec<u8>> {
         let body = serde_json::value::to_raw_value(self)?;
         Ok(serde_json::to_vec(&Envelope { format: FORMAT, sha256: checksum(body.get().as_bytes()), body: &body })?)

@@ -184,7 +184,7 @@ fn an_unchanged_piece_is_not_written_again_until_the_partition_is_lost() {
     assert_eq!(called(1, 5), 1);
     assert_eq!(called(2, 5), 0);
     assert_eq!((called(3, 6), called(4, 6)), (1, 0));
-    assert_eq!(objects(root.path(), "piece-0-").len(), 2, "the ones of the three manifests");
+    assert_eq!(objects(root.path(), "piece-0-").len(), 2, "the ones of the manifests that are there");
     checkpoints.forget(&place());
     assert_eq!((called(5, 6), called(6, 6)), (1, 0));
     assert_eq!(load(&checkpoints, 5), Some((5, vec![(0, 6), (1, 6)])));
@@ -398,22 +398,70 @@ fn a_piece_that_vanished_is_written_anew() {
 }
 
 #[test]
-fn three_checkpoints_are_kept_with_what_they_name() {
+fn the_newest_checkpoints_and_the_first_are_kept_with_what_they_name() {
     let root = tempfile::tempdir().unwrap();
     let checkpoints = open(root.path());
     for offset in 1..=20 {
         // The second piece changes at every fifth checkpoint.
         save(&checkpoints, offset, pieces(&[(0, offset.cast_unsigned()), (1, offset.cast_unsigned() / 5)]));
-        let kept = usize::try_from(offset.min(3)).unwrap();
+        let kept = usize::try_from(offset.min(4)).unwrap();
         assert_eq!(objects(root.path(), "manifest-").len(), kept);
         assert_eq!(objects(root.path(), "piece-0-").len(), kept);
-        for offset in (1..=offset).rev().take(kept) {
+        for offset in (1..=offset).rev().take(3).chain([1]) {
             let version = offset.cast_unsigned();
             assert_eq!(load(&open(root.path()), offset), Some((offset, vec![(0, version), (1, version / 5)])));
         }
     }
-    assert_eq!(objects(root.path(), "piece-1-").len(), 2);
+    assert_eq!(objects(root.path(), "piece-1-").len(), 3);
     assert_eq!(failures(&checkpoints), 0.0);
+}
+
+/// The offsets of the checkpoints that are there.
+fn offsets(root: &Path) -> Vec<i64> {
+    objects(root, "manifest-").iter().map(|name| manifest::offset(name).unwrap()).collect()
+}
+
+fn make_all_old(root: &Path) {
+    objects(root, "manifest-").iter().for_each(|name| make_old(&directory(root).join(name)));
+}
+
+#[test]
+fn one_of_more_than_an_hour_ago_is_kept() {
+    let root = tempfile::tempdir().unwrap();
+    let checkpoints = open(root.path());
+    let save = |offset: i64| save(&checkpoints, offset, pieces(&[(0, offset.cast_unsigned())]));
+    (1..=9).for_each(save);
+    assert_eq!(offsets(root.path()), [1, 7, 8, 9], "the first is on its way");
+    make_old(&manifest_at(root.path(), 1));
+    (10..=19).for_each(save);
+    assert_eq!(offsets(root.path()), [1, 7, 17, 18, 19]);
+    make_old(&manifest_at(root.path(), 7));
+    save(20);
+    assert_eq!(offsets(root.path()), [7, 17, 18, 19, 20], "the first has made way");
+    make_all_old(root.path());
+    (21..=30).for_each(save);
+    assert_eq!(offsets(root.path()), [20, 21, 28, 29, 30], "never more than one of each");
+    offsets(root.path()).iter().for_each(|offset| {
+        assert_eq!(load(&checkpoints, *offset), Some((*offset, vec![(0, offset.cast_unsigned())])));
+    });
+}
+
+#[test]
+fn who_goes_back_to_another_version_finds_a_checkpoint_of_it() {
+    let root = tempfile::tempdir().unwrap();
+    let checkpoints = open(root.path());
+    for offset in 1..=30 {
+        let engine = if offset <= 10 { "0.9" } else { "1.0" }.to_owned();
+        assert!(checkpoints.save(&place(), Head { engine, ..head(offset) }, pieces(&[(0, offset.cast_unsigned())])));
+        assert!(checkpoints.finish(soon()));
+        if offset == 20 {
+            make_all_old(root.path());
+        }
+    }
+    assert_eq!(offsets(root.path()), [10, 20, 21, 28, 29, 30]);
+    let engine = |found: &Head| Ok(found.engine.clone());
+    let found = checkpoints.load(&place(), 10, soon(), engine, |_, _| Ok(())).unwrap();
+    assert_eq!(found.unwrap().1, "0.9");
 }
 
 #[test]
@@ -429,8 +477,12 @@ fn what_others_wrote_is_left_to_them_for_a_while() {
     for offset in 4..=7 {
         save(&new, offset, pieces(&[(1, 1)]));
     }
-    assert_eq!(objects(root.path(), "manifest-000").len(), 3 + 1 + 1, "ours, one that goes further, a leftover");
-    assert_eq!(objects(root.path(), "piece-0-").len(), 4 - 1 + 2, "deleted by its own writer, or not at all");
+    assert_eq!(
+        objects(root.path(), "manifest-000").len(),
+        3 + 1 + 1 + 1,
+        "ours, the first, one that goes further, a leftover"
+    );
+    assert_eq!(objects(root.path(), "piece-0-").len(), 4 + 2, "left to their own writers");
     assert_eq!(load(&open(root.path()), i64::MAX), Some((50, vec![(0, 50)])));
 
     objects(root.path(), "").iter().for_each(|name| make_old(&directory(root.path()).join(name)));
@@ -457,7 +509,8 @@ fn whoever_cannot_read_a_manifest_deletes_no_piece() {
     // As if its owner had deleted it after it was listed.
     fs::remove_file(manifest_at(root.path(), 10)).unwrap();
     let writer = Writer::new(Arc::clone(&zombie.store), Arc::clone(&zombie.status));
-    writer.clean(&mut writer::Known::default(), &place(), &listed, "", 5).unwrap();
+    let standing = writer::Standing { own: "", offset: 5, engine: "1", full: false };
+    writer.clean(&mut writer::Known::default(), &place(), &listed, &standing).unwrap();
     assert_eq!(objects(root.path(), "piece-").len(), 3);
     assert_eq!(load(&zombie, i64::MAX), Some((11, vec![(0, 1), (1, 2)])));
 }
@@ -560,7 +613,8 @@ fn a_full_disk_costs_nothing_but_the_checkpoint() {
         assert!(in_child(root.path(), &if may_mount { mounted(test) } else { limited }));
         return;
     };
-    assert!(fs::write(root.join("probe"), vec![0; 1 << 20]).is_err(), "the disk is small");
+    let small = fs::write(root.join("probe"), vec![0; 1 << 20]).unwrap_err();
+    let is_full = small.kind() == std::io::ErrorKind::StorageFull;
     fs::remove_file(root.join("probe")).unwrap();
     let checkpoints = open(&root);
     let large = || Piece { number: 1, version: 9, tables: Box::new(|| Ok(tables(1, 9, 100_000))) };
@@ -576,15 +630,21 @@ fn a_full_disk_costs_nothing_but_the_checkpoint() {
     assert_eq!(failures(&checkpoints), 3.0);
     assert_eq!(load(&checkpoints, i64::MAX), Some((5, vec![(0, 5), (1, 5)])));
 
+    // Old checkpoints are a luxury where there is no room for new ones.
+    (11..15).for_each(|offset| save(&checkpoints, offset, pieces(&[(0, offset.cast_unsigned())])));
+    assert_eq!(offsets(&root), [1, 12, 13, 14]);
+    save(&checkpoints, 15, vec![piece(0, 15), large()]);
+    assert_eq!(offsets(&root), if is_full { vec![12, 13, 14] } else { vec![1, 12, 13, 14] });
+
     // What a process left that died is no reason to stay full for ever.
     let left = directory(&root).join("piece-7-7-x.arrows");
     assert!(fs::write(&left, vec![0; 1 << 20]).is_err());
-    save(&checkpoints, 6, pieces(&[(0, 6), (1, 6)]));
+    save(&checkpoints, 16, pieces(&[(0, 16), (1, 16)]));
     make_old(&left);
-    save(&checkpoints, 7, pieces(&[(0, 7), (1, 7)]));
+    save(&checkpoints, 17, pieces(&[(0, 17), (1, 17)]));
     assert!(!left.exists());
-    save(&checkpoints, 8, pieces(&[(0, 8), (1, 8)]));
-    assert_eq!(load(&checkpoints, i64::MAX), Some((8, vec![(0, 8), (1, 8)])));
+    save(&checkpoints, 18, pieces(&[(0, 18), (1, 18)]));
+    assert_eq!(load(&checkpoints, i64::MAX), Some((18, vec![(0, 18), (1, 18)])));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,12 +16,14 @@ use super::store::{Object, Store};
 use super::{Head, Piece, Place, Turn, piece};
 use crate::status::Status;
 
-/// Checkpoints that are kept of each place.
+/// The newest checkpoints of each place, which are kept in any case. Beyond them one is kept that is between one and two
+/// hours old, for what went wrong unnoticed, the one that is to take its place, and the newest of another version, for
+/// whoever goes back to it.
 const KEPT: usize = 3;
 /// How long what another process left lying about is left to it, in seconds: what it has just written may be of a
 /// checkpoint that has no manifest yet. Many times what a checkpoint takes, with clocks that are minutes apart.
 const GRACE: i64 = 900;
-/// How long a checkpoint that goes further than ours is left to whoever wrote it, in seconds.
+/// When a checkpoint is old, in seconds: one that goes further than ours is left to whoever wrote it until then.
 const OLD: i64 = 3_600;
 /// How often a failure that lasts is logged.
 const REMINDER: Duration = Duration::from_secs(30);
@@ -59,7 +62,25 @@ pub(super) struct Known {
     /// When the failure that lasts was logged.
     complained: Option<Instant>,
     /// What the manifests in the store name, by their names; `None` for one that is not to be understood.
-    manifests: BTreeMap<String, Option<BTreeSet<String>>>,
+    manifests: BTreeMap<String, Option<Named>>,
+}
+
+/// What is remembered of a manifest.
+struct Named {
+    /// The version that wrote it.
+    engine: String,
+    objects: BTreeSet<String>,
+}
+
+/// Where the checkpoints of a place stand for whoever cleans up.
+pub(super) struct Standing<'h> {
+    /// The name of our own latest one, if there is one.
+    pub(super) own: &'h str,
+    /// How far the memory goes, and of which version it is.
+    pub(super) offset: i64,
+    pub(super) engine: &'h str,
+    /// Whether there is no room for more than the newest.
+    pub(super) full: bool,
 }
 
 /// A checkpoint under way.
@@ -119,15 +140,15 @@ impl Writer {
     ) -> Result<()> {
         let started = Instant::now();
         let mut draft = Draft { directory: self.store.directory(place), objects: Vec::new(), bytes: 0 };
-        let offset = head.offset;
-        let written = self.write(&mut draft, known.last.as_ref(), place, head, pieces).inspect_err(|_| {
+        let (offset, engine) = (head.offset, head.engine.clone());
+        let written = self.write(&mut draft, known.last.as_ref(), place, head, pieces).inspect_err(|error| {
             self.undo(&draft);
+            let at = Standing { own: "", offset, engine: &engine, full: is_full(error) };
             // What fills the disk may be what nobody needs any more. Why it was not written says more than what fails here.
-            let _ =
-                self.store.list(&draft.directory).and_then(|objects| self.clean(known, place, &objects, "", offset));
+            let _ = self.store.list(&draft.directory).and_then(|objects| self.clean(known, place, &objects, &at));
         });
         let (name, manifest) = written?;
-        known.manifests.insert(name.clone(), Some(manifest.objects()));
+        known.manifests.insert(name.clone(), Some(Named::by(&manifest)));
         let last = known.last.insert(manifest);
         let objects = self.store.list(&draft.directory)?;
         let there: BTreeSet<&str> = objects.iter().map(|object| object.name.as_str()).collect();
@@ -138,7 +159,7 @@ impl Writer {
         }
         self.status.metrics.checkpoints.written(draft.bytes, started.elapsed());
         self.status.metrics.checkpoints.current(place.partition, taken);
-        self.clean(known, place, &objects, &name, offset)
+        self.clean(known, place, &objects, &Standing { own: &name, offset, engine: &engine, full: false })
     }
 
     /// Writes what is new of a checkpoint, and last its manifest; gives it with its name.
@@ -191,28 +212,24 @@ impl Writer {
         let _ = paths.into_iter().try_for_each(|path| self.store.delete(&path));
     }
 
-    /// Deletes what nobody needs who goes on from a checkpoint at `offset`; `own` is the name of ours, where there is one.
-    pub(super) fn clean(
-        &self,
-        known: &mut Known,
-        place: &Place,
-        objects: &[Object],
-        own: &str,
-        offset: i64,
-    ) -> Result<()> {
+    /// Deletes what nobody needs any more.
+    pub(super) fn clean(&self, known: &mut Known, place: &Place, objects: &[Object], at: &Standing<'_>) -> Result<()> {
         let directory = self.store.directory(place);
         let now = now();
-        let (kept, rest) = sort_manifests(objects, own, offset, now);
+        let manifests = objects.iter().filter(|object| manifest::offset(&object.name).is_some());
+        manifests.for_each(|object| known.read(&self.store, &directory, &object.name, place));
+        let (kept, rest) = known.sort(objects, at, now);
         for object in rest {
             self.store.delete(&directory.clone().join(object.name.as_str()))?;
         }
         known.manifests.retain(|name, _| kept.iter().any(|object| object.name == *name));
-        if !kept.iter().all(|object| known.read(&self.store, &directory, &object.name, place)) {
-            // Whoever has just replaced that manifest may have named the same pieces in the next one.
+        if known.manifests.values().flatten().count() < kept.len() {
+            // Whoever has just replaced a manifest that is gone may have named the same pieces in the next one.
             return Ok(());
         }
         let of_last = known.last.iter().flat_map(|last| &last.pieces).map(|piece| &piece.object);
-        let named: BTreeSet<&String> = known.manifests.values().flatten().flatten().chain(of_last).collect();
+        let named: BTreeSet<&String> =
+            known.manifests.values().flatten().flat_map(|named| &named.objects).chain(of_last).collect();
         let is_waste = |object: &&Object| {
             let name = &object.name;
             let written = name.starts_with("piece-") || name.starts_with("manifest-") && name.ends_with(".part");
@@ -223,45 +240,69 @@ impl Writer {
     }
 }
 
-/// The manifests that stay, and those that go.
-///
-/// What goes further than our own, which ends at `offset`, is another owner's and none of our business, unless it was
-/// left alone for long.
-fn sort_manifests<'o>(
-    objects: &'o [Object],
-    own: &str,
-    offset: i64,
-    now: i64,
-) -> (Vec<&'o Object>, impl Iterator<Item = &'o Object>) {
-    let mut manifests: Vec<(i64, &Object)> =
-        objects.iter().filter_map(|object| Some((manifest::offset(&object.name)?, object))).collect();
-    manifests.sort_by_key(|(offset, object)| Reverse((*offset, object.name == own, &object.name)));
-    let (further, mut ours): (Vec<_>, Vec<_>) = manifests.into_iter().partition(|(at, _)| *at > offset);
-    let (old, foreign): (Vec<_>, Vec<_>) = further.into_iter().partition(|(_, object)| object.is_older(OLD, now));
-    let rest = ours.split_off(ours.len().min(KEPT));
-    let of = |manifests: Vec<(i64, &'o Object)>| manifests.into_iter().map(|(_, object)| object);
-    (of(ours).chain(of(foreign)).collect(), of(rest).chain(of(old)))
-}
-
 /// Seconds since 1970, by our own clock: where nothing is written any more, the store's stands still.
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     since.as_secs().cast_signed()
 }
 
+/// Whether there was no room.
+fn is_full(error: &anyhow::Error) -> bool {
+    let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+    kinds.into_iter().any(|kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+}
+
+impl Named {
+    fn by(manifest: &Manifest) -> Self {
+        let objects = manifest.pieces.iter().map(|piece| piece.object.clone()).collect();
+        Self { engine: manifest.head.engine.clone(), objects }
+    }
+}
+
 impl Known {
-    /// Reads a manifest, if it was not read before; whether it is known what it names.
-    fn read(&mut self, store: &Store, directory: &Path, name: &str, place: &Place) -> bool {
-        if !self.manifests.contains_key(name) {
-            let read = match Manifest::read(store, directory, name, place) {
-                Ok(manifest) => Some(manifest.objects()),
-                // Perhaps only now.
-                Err(Skip { reason: SkipReason::Missing | SkipReason::Unreadable, .. }) => return false,
-                Err(_) => None,
-            };
-            self.manifests.insert(name.to_owned(), read);
+    /// Reads a manifest, if it was not read before.
+    fn read(&mut self, store: &Store, directory: &Path, name: &str, place: &Place) {
+        if self.manifests.contains_key(name) {
+            return;
         }
-        self.manifests.get(name).is_some_and(Option::is_some)
+        let read = match Manifest::read(store, directory, name, place) {
+            Ok(manifest) => Some(Named::by(&manifest)),
+            // Perhaps only now.
+            Err(Skip { reason: SkipReason::Missing | SkipReason::Unreadable, .. }) => return,
+            Err(_) => None,
+        };
+        self.manifests.insert(name.to_owned(), read);
+    }
+
+    /// The manifests that stay, and those that go.
+    ///
+    /// What goes further than our own memory is another owner's and none of our business, unless it was left alone for
+    /// long.
+    fn sort<'o>(&self, objects: &'o [Object], at: &Standing<'_>, now: i64) -> (Vec<&'o Object>, Vec<&'o Object>) {
+        let mut manifests: Vec<(i64, &Object)> =
+            objects.iter().filter_map(|object| Some((manifest::offset(&object.name)?, object))).collect();
+        manifests.sort_by_key(|(offset, object)| Reverse((*offset, object.name == at.own, &object.name)));
+        let (further, ours): (Vec<_>, Vec<_>) = manifests.into_iter().partition(|(offset, _)| *offset > at.offset);
+        let (old, foreign): (Vec<_>, Vec<_>) = further.into_iter().partition(|(_, object)| object.is_older(OLD, now));
+        let ours: Vec<&Object> = ours.into_iter().map(|(_, object)| object).collect();
+        let stays = self.worth_keeping(&ours, at, now);
+        let mut kept: Vec<&Object> = foreign.into_iter().map(|(_, object)| object).collect();
+        let mut rest: Vec<&Object> = old.into_iter().map(|(_, object)| object).collect();
+        for (place, object) in ours.into_iter().enumerate() {
+            let stays = place < KEPT || stays.contains(&object.name.as_str());
+            if stays { kept.push(object) } else { rest.push(object) }
+        }
+        (kept, rest)
+    }
+
+    /// The names of those that stay though they are not of the newest; given newest first.
+    fn worth_keeping<'o>(&self, ours: &[&'o Object], at: &Standing<'_>, now: i64) -> [&'o str; 3] {
+        let named = |object: &&&Object| self.manifests.get(&object.name).and_then(Option::as_ref);
+        let whole = || ours.iter().filter(|object| !at.full && named(object).is_some());
+        let old = whole().find(|object| object.is_older(OLD, now));
+        let to_be_old = whole().rfind(|object| !object.is_older(OLD, now));
+        let other = whole().find(|object| named(object).is_some_and(|named| named.engine != at.engine));
+        [old, to_be_old, other].map(|object| object.map_or("", |object| &object.name))
     }
 
     /// Whether the last checkpoint is this one.
