@@ -160,14 +160,9 @@ impl Checkpoints {
         at_most: i64,
         until: Instant,
         start: impl FnMut(&Head) -> Result<S, String>,
-        mut add: impl FnMut(&mut S, &[RecordBatch]) -> Result<(), String>,
+        add: impl FnMut(&mut S, &[RecordBatch]) -> Result<(), String>,
     ) -> Result<Option<(Head, S)>> {
         self.forget(place);
-        let add = |state: &mut S, tables: &[RecordBatch]| {
-            // A large memory takes its time; whoever restores it is not stuck.
-            self.status.beat("engine", false);
-            add(state, tables)
-        };
         load::newest(&self.store, &self.status.metrics, place, at_most, until, start, add)
     }
 }

@@ -151,6 +151,21 @@ fn what_is_saved_is_loaded() {
 }
 
 #[test]
+fn a_manifest_of_the_form_before_is_read() {
+    let root = tempfile::tempdir().unwrap();
+    let checkpoints = open(root.path());
+    save(&checkpoints, 1, pieces(&[(0, 1)]));
+    let path = manifest_at(root.path(), 1);
+    let mut manifest: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!((&manifest["format"], &manifest["body"]["engine"]), (&2.into(), &serde_json::Value::Null));
+    manifest["body"]["engine"] = "0.1.0".into();
+    manifest["sha256"] = manifest::checksum(manifest["body"].to_string().as_bytes()).into();
+    manifest["format"] = 1.into();
+    fs::write(&path, manifest.to_string()).unwrap();
+    assert_eq!(load(&checkpoints, i64::MAX), Some((1, vec![(0, 1)])));
+}
+
+#[test]
 fn odd_names_stay_apart_and_below_the_store() {
     let root = tempfile::tempdir().unwrap();
     let checkpoints = open(&root.path().join("store"));
@@ -283,9 +298,9 @@ fn a_damaged_checkpoint_makes_way_for_an_older_one() {
         ("damaged", |root| fs::write(manifest_at(root, 200), "").unwrap()),
         ("newer", |root| {
             let text = fs::read_to_string(manifest_at(root, 200)).unwrap();
-            fs::write(manifest_at(root, 200), text.replacen("\"format\":1", "\"format\":2", 1)).unwrap();
+            fs::write(manifest_at(root, 200), text.replacen("\"format\":2", "\"format\":3", 1)).unwrap();
         }),
-        ("newer", |root| fs::write(manifest_at(root, 200), "{\"format\":2,\"other\":[]}").unwrap()),
+        ("newer", |root| fs::write(manifest_at(root, 200), "{\"format\":3,\"other\":[]}").unwrap()),
         ("damaged", |root| fs::copy(manifest_at(root, 100), manifest_at(root, 200)).map(drop).unwrap()),
     ];
     for (at, (reason, damage)) in cases.into_iter().enumerate() {
@@ -552,7 +567,7 @@ fn pieces_of_a_manifest_that_cannot_be_understood_are_kept() {
     let (newer, checkpoints) = (open(root.path()), open(root.path()));
     save(&newer, 1, pieces(&[(0, 1)]));
     let text = fs::read_to_string(manifest_at(root.path(), 1)).unwrap();
-    fs::write(manifest_at(root.path(), 1), text.replacen("\"format\":1", "\"format\":2", 1)).unwrap();
+    fs::write(manifest_at(root.path(), 1), text.replacen("\"format\":2", "\"format\":3", 1)).unwrap();
     make_old(&object(root.path(), "piece-0-1-"));
     save(&checkpoints, 2, pieces(&[(0, 2)]));
     save(&checkpoints, 3, pieces(&[(0, 3)]));

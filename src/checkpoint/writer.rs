@@ -181,8 +181,7 @@ impl Writer {
                 None => self.write_piece(draft, piece)?,
             });
         }
-        let engine = env!("CARGO_PKG_VERSION").to_owned();
-        let manifest = Manifest { engine, place: place.clone(), head, pieces: stored };
+        let manifest = Manifest { place: place.clone(), head, pieces: stored };
         let name = manifest::name(manifest.head.offset, &self.unique());
         draft.put(&self.store, &name, manifest.to_bytes()?)?;
         self.store.sync(&draft.directory)?;

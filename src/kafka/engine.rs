@@ -76,13 +76,17 @@ struct Held {
 }
 
 impl EngineStage {
+    /// The stage's name, which also ends its group's.
+    pub(super) const NAME: &str = "engine";
+
     pub(super) fn open(shared: Arc<Shared>) -> Result<Self> {
         create_topics(&shared)?;
         let mut store = RulebookStore::open(&shared.config.rulebook.store)?;
         store.keep(&shared.book())?;
-        let group = format!("{}-engine", shared.config.kafka.group);
+        let group = format!("{}-{}", shared.config.kafka.group, Self::NAME);
         let interval = Duration::from_secs(shared.config.checkpoints.interval_seconds);
-        let shards = Shards::new(&group, Arc::clone(&shared.checkpoints), interval);
+        let status = Arc::clone(&shared.status);
+        let shards = Shards::new(Self::NAME, status, &group, Arc::clone(&shared.checkpoints), interval);
         let (last_tick, last_count) = (Instant::now(), Instant::now());
         Ok(Self { shared, store, shards, last_tick, last_count, held: Held::default() })
     }

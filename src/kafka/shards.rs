@@ -90,6 +90,9 @@ impl Shard {
 /// The shards of a stage.
 #[derive(Debug)]
 pub struct Shards {
+    /// The stage's name, and where it says that it is alive.
+    stage: &'static str,
+    status: Arc<Status>,
     group: String,
     checkpoints: Arc<Checkpoints>,
     interval: Duration,
@@ -119,15 +122,22 @@ impl Shards {
     pub fn open(group: &str, url: &str, interval: Duration) -> Result<Self> {
         let url = url.to_owned().try_into().map_err(|error: String| anyhow!(error))?;
         let config = config::Checkpoints { url, interval_seconds: interval.as_secs() };
-        let checkpoints = Checkpoints::open(&config, Arc::new(Status::new()?))?;
-        Ok(Self::new(group, Arc::new(checkpoints), interval))
+        let status = Arc::new(Status::new()?);
+        let checkpoints = Checkpoints::open(&config, Arc::clone(&status))?;
+        Ok(Self::new("own", status, group, Arc::new(checkpoints), interval))
     }
 
     /// The same where there are checkpoints already.
-    pub(super) fn new(group: &str, checkpoints: Arc<Checkpoints>, interval: Duration) -> Self {
+    pub(super) fn new(
+        stage: &'static str,
+        status: Arc<Status>,
+        group: &str,
+        checkpoints: Arc<Checkpoints>,
+        interval: Duration,
+    ) -> Self {
         let (giving_up, taking_over) = Default::default();
         let (group, saved) = (group.to_owned(), Instant::now());
-        Self { group, checkpoints, interval, saved, shards: BTreeMap::new(), giving_up, taking_over }
+        Self { stage, status, group, checkpoints, interval, saved, shards: BTreeMap::new(), giving_up, taking_over }
     }
 
     /// Takes over a partition: restores the newest checkpoint that goes no further than what is committed, or begins with
@@ -192,7 +202,11 @@ impl Shards {
     /// Those that cannot be read are not taken for none: without them we would speak from a part of the memory, and our
     /// own checkpoints would push out theirs.
     fn recover(&mut self, place: &Place, at_most: i64) -> Result<Option<(Head, Baselines)>> {
-        let absorb = |baselines: &mut Baselines, tables: &[_]| baselines.absorb(tables).map_err(|e| e.to_string());
+        let absorb = |baselines: &mut Baselines, tables: &[_]| {
+            // A large memory takes its time; whoever restores it is not stuck.
+            self.status.beat(self.stage, false);
+            baselines.absorb(tables).map_err(|error| error.to_string())
+        };
         let until = self.taking_over.within(RESTORE);
         let loaded = self.checkpoints.load(place, at_most, until, |_| Ok(Baselines::default()), absorb);
         loaded.with_context(|| format!("`{place}` is taken over only when its checkpoints can be read"))
