@@ -236,7 +236,7 @@ impl CheckpointMetrics {
             )?,
             failures: IntCounter::new(
                 "tautline_checkpoint_failures_total",
-                "Checkpoints that could not be written, or old ones that could not be deleted.",
+                "Checkpoints that could not be written or hang, or old ones that could not be deleted.",
             )?,
             skipped: IntCounterVec::new(
                 Opts::new(

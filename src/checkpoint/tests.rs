@@ -109,7 +109,8 @@ fn directory(root: &Path) -> PathBuf {
 
 /// The names of the objects that begin like this, in order.
 fn objects(root: &Path, start: &str) -> Vec<String> {
-    let entries = fs::read_dir(directory(root)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let entries = fs::read_dir(directory(root)).into_iter().flatten();
+    let entries = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = entries.filter(|name| name.starts_with(start)).collect();
     names.sort();
     names
@@ -243,6 +244,47 @@ fn nobody_waits_for_the_writer() {
     assert!(checkpoints.finish(soon()));
     save(&checkpoints, 3, pieces(&[(0, 3)]));
     assert_eq!(load(&checkpoints, i64::MAX), Some((3, vec![(0, 3)])));
+}
+
+#[test]
+fn a_writer_that_stands_still_is_a_failure() {
+    let root = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints { patience: Duration::from_millis(200), ..open(root.path()) };
+    let hangs = |number| {
+        let (release, released) = channel::<()>();
+        let tables = move || {
+            released.recv().unwrap();
+            Ok(tables(number, 1, 10))
+        };
+        (release, Piece { number, version: 1, tables: Box::new(tables) })
+    };
+    let ((first, one), (second, other)) = (hangs(0), hangs(1));
+    std::thread::sleep(Duration::from_millis(250));
+    assert!(checkpoints.save(&place(), head(1), vec![one, other]));
+    let refused = || assert!(!checkpoints.save(&place(), head(2), pieces(&[(0, 2)])));
+    refused();
+    assert_eq!(failures(&checkpoints), 0.0, "it has only begun");
+    std::thread::sleep(Duration::from_millis(250));
+    refused();
+    refused();
+    assert_eq!(failures(&checkpoints), 2.0);
+    first.send(()).unwrap();
+    wait_until(|| !objects(root.path(), "piece-0-").is_empty());
+    std::thread::sleep(Duration::from_millis(50));
+    refused();
+    assert_eq!(failures(&checkpoints), 2.0, "it goes on");
+    second.send(()).unwrap();
+    assert!(checkpoints.finish(soon()));
+    save(&checkpoints, 3, pieces(&[(0, 3)]));
+    assert_eq!(failures(&checkpoints), 2.0);
+}
+
+fn wait_until(mut done: impl FnMut() -> bool) {
+    let end = soon();
+    while !done() {
+        assert!(Instant::now() < end);
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]

@@ -6,14 +6,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use object_store::path::Path;
 
 use super::manifest::{self, Manifest, Skip, SkipReason, Stored, checksum};
 use super::store::{Object, Store};
-use super::{Head, Piece, Place, Turn, piece};
+use super::{Head, Piece, Place, REMINDER, Turn, piece};
 use crate::status::Status;
 
 /// The newest checkpoints of each place, which are kept in any case. Beyond them one is kept that is between one and two
@@ -25,9 +25,6 @@ const KEPT: usize = 3;
 const GRACE: i64 = 900;
 /// When a checkpoint is old, in seconds: one that goes further than ours is left to whoever wrote it until then.
 const OLD: i64 = 3_600;
-/// How often a failure that lasts is logged.
-const REMINDER: Duration = Duration::from_secs(30);
-
 /// What the writer is told.
 pub(super) enum Job {
     Save(Save),
@@ -84,7 +81,8 @@ pub(super) struct Standing<'h> {
 }
 
 /// A checkpoint under way.
-struct Draft {
+struct Draft<'t> {
+    turn: &'t Turn,
     directory: Path,
     /// The names of its new objects, in the order in which they were written.
     objects: Vec<String>,
@@ -117,7 +115,7 @@ impl Writer {
         let place = &turn.place;
         let mut known = self.known.remove(place).unwrap_or_default();
         let current = known.holds(&head, &pieces);
-        let saved = if current { Ok(()) } else { self.renew(&mut known, place, head, pieces, taken) };
+        let saved = if current { Ok(()) } else { self.renew(&mut known, &turn, head, pieces, taken) };
         let metrics = &self.status.metrics.checkpoints;
         if current {
             metrics.current(place.partition, taken);
@@ -133,15 +131,15 @@ impl Writer {
     fn renew(
         &mut self,
         known: &mut Known,
-        place: &Place,
+        turn: &Turn,
         head: Head,
         pieces: Vec<Piece>,
         taken: SystemTime,
     ) -> Result<()> {
-        let started = Instant::now();
-        let mut draft = Draft { directory: self.store.directory(place), objects: Vec::new(), bytes: 0 };
+        let (started, place) = (Instant::now(), &turn.place);
+        let mut draft = Draft { turn, directory: self.store.directory(place), objects: Vec::new(), bytes: 0 };
         let (offset, engine) = (head.offset, head.engine.clone());
-        let written = self.write(&mut draft, known.last.as_ref(), place, head, pieces).inspect_err(|error| {
+        let written = self.write(&mut draft, known.last.as_ref(), head, pieces).inspect_err(|error| {
             self.undo(&draft);
             let at = Standing { own: "", offset, engine: &engine, full: is_full(error) };
             // What fills the disk may be what nobody needs any more. Why it was not written says more than what fails here.
@@ -165,9 +163,8 @@ impl Writer {
     /// Writes what is new of a checkpoint, and last its manifest; gives it with its name.
     fn write(
         &mut self,
-        draft: &mut Draft,
+        draft: &mut Draft<'_>,
         last: Option<&Manifest>,
-        place: &Place,
         head: Head,
         pieces: Vec<Piece>,
     ) -> Result<(String, Manifest)> {
@@ -181,14 +178,14 @@ impl Writer {
                 None => self.write_piece(draft, piece)?,
             });
         }
-        let manifest = Manifest { place: place.clone(), head, pieces: stored };
+        let manifest = Manifest { place: draft.turn.place.clone(), head, pieces: stored };
         let name = manifest::name(manifest.head.offset, &self.unique());
         draft.put(&self.store, &name, manifest.to_bytes()?)?;
         self.store.sync(&draft.directory)?;
         Ok((name, manifest))
     }
 
-    fn write_piece(&mut self, draft: &mut Draft, piece: Piece) -> Result<Stored> {
+    fn write_piece(&mut self, draft: &mut Draft<'_>, piece: Piece) -> Result<Stored> {
         let Piece { number, version, tables } = piece;
         let bytes = tables().and_then(|tables| piece::encode(&tables));
         let bytes = bytes.with_context(|| format!("cannot lay out piece {number}"))?;
@@ -205,7 +202,7 @@ impl Writer {
     }
 
     /// Deletes what was written of a checkpoint that failed, the manifest first.
-    fn undo(&self, draft: &Draft) {
+    fn undo(&self, draft: &Draft<'_>) {
         let paths = draft.objects.iter().rev().map(|name| draft.directory.clone().join(name.as_str()));
         // What cannot be deleted now is left to the next clean-up.
         let _ = paths.into_iter().try_for_each(|path| self.store.delete(&path));
@@ -330,11 +327,13 @@ impl Known {
     }
 }
 
-impl Draft {
+impl Draft<'_> {
     fn put(&mut self, store: &Store, name: &str, bytes: Vec<u8>) -> Result<()> {
         // Noted before, for also what fails may leave something behind.
         self.objects.push(name.to_owned());
         self.bytes += bytes.len() as u64;
-        store.put(&self.directory.clone().join(name), bytes)
+        let put = store.put(&self.directory.clone().join(name), bytes);
+        self.turn.moved();
+        put
     }
 }
