@@ -185,6 +185,32 @@ fn a_restart_waits_for_a_store_that_cannot_be_read() {
 }
 
 #[test]
+fn a_log_that_forgets_by_itself_is_warned_of() {
+    let warnings = |stand: &Stand| -> Vec<String> {
+        assert_eq!(stand.ready().terminate(), Some(0));
+        stand
+            .log()
+            .lines()
+            .filter(|line| line.contains("WARN") && line.contains(" forgets "))
+            .map(str::to_owned)
+            .collect()
+    };
+    let own = Stand::new("own-log", "");
+    assert_eq!(warnings(&own), [""; 0], "one that it creates keeps everything");
+    let existing = Stand::new("existing-log", "");
+    existing.broker.create_topic(
+        &existing.topic("events"),
+        4,
+        &[("retention.ms", "3600000"), ("cleanup.policy", "compact")],
+    );
+    let found = warnings(&existing);
+    assert!(found.len() == 1 && found[0].contains("(`retention.ms=3600000`, `cleanup.policy=compact`)"), "{found:?}");
+    assert!(found[0].contains("set `retention.ms=-1`"), "{found:?}");
+    let direct = Stand::new("direct-log", "[log]\ndirect = true\n");
+    assert_eq!(warnings(&direct), [""; 0]);
+}
+
+#[test]
 fn offsets_that_expired_stop_a_start_until_somebody_decides() {
     let stand = Stand::new("expired", "");
     let events = fleet_work(6_000);
