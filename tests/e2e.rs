@@ -490,6 +490,11 @@ fn metrics_and_the_live_page_show_what_happens() {
     assert!(page.contains("&lt;script&gt;") && !page.contains("<script>"), "{page}");
     assert!(tautline.metric("tautline_detection_latency_seconds_count", "") > 0.0);
     assert!(tautline.metric("tautline_commit_seconds_count", "") > 0.0);
+    let notices = || tautline.metric("tautline_unregistered_notices", "");
+    wait_for("what was reported of a stranger", LONG, || notices() > 0.0);
+    let reported = tautline.metric("tautline_deviations_total", "");
+    assert!((notices() - reported).abs() < 0.5, "{} notices of {reported} reports", notices());
+    assert!(tautline.get("/metrics").unwrap().1.contains("tautline_unregistered_notices_full 0"));
     for name in
         ["tautline_events_total", "tautline_agents", "tautline_dead_letters_total", "tautline_consumer_lag_records"]
     {
