@@ -223,11 +223,10 @@ impl Stage for EngineStage {
         let book = self.shared.book();
         let hash = book.hash();
         for shard in self.shards.iter_mut().filter(|shard| shard.rebuilt) {
-            if shard.engine.rulebook().hash() != hash && shard.switching_to.as_deref() != Some(hash) {
+            if shard.has_to_switch(hash, tick) {
                 self.store.keep(&book)?;
                 let switch = LogRecord::Rulebook { hash: hash.to_owned() };
                 outputs.push(shard.control(&switch, &self.store)?);
-                shard.switching_to = Some(hash.to_owned());
             }
             if tick && let Some(at) = shard.due_tick() {
                 outputs.push(shard.control(&LogRecord::Tick { at }, &self.store)?);

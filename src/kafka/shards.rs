@@ -45,8 +45,8 @@ pub struct Shard {
     pub(super) moved: bool,
     /// Time of the latest event.
     pub(super) latest: Millis,
-    /// The rulebook that was appended last and has not come back yet.
-    pub(super) switching_to: Option<String>,
+    /// The rulebook that was appended since the last tick and has not come back yet.
+    switching_to: Option<String>,
     /// Number of the latest record of our own that came back; an older one is one of ours sent again by somebody else.
     pub(super) opened: u64,
     /// Number of the latest record of our own that was sent.
@@ -60,6 +60,19 @@ impl Shard {
         self.next = offset + 1;
         self.rebuilt |= self.next >= self.speaks_from;
         offset >= self.speaks_from
+    }
+
+    /// Whether a switch to the rulebook of this hash is to be appended. It is asked for again with every tick until it comes
+    /// back, for it may have been lost; a second one changes nothing.
+    pub(super) fn has_to_switch(&mut self, hash: &str, tick: bool) -> bool {
+        if tick {
+            self.switching_to = None;
+        }
+        let switches = self.engine.rulebook().hash() != hash && self.switching_to.as_deref() != Some(hash);
+        if switches {
+            self.switching_to = Some(hash.to_owned());
+        }
+        switches
     }
 
     /// Hands a checkpoint to the writer; all that was taken is committed, now or before.

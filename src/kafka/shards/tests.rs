@@ -164,3 +164,17 @@ fn of_a_log_with_its_start_nothing_is_lost_before_anything_is_committed() {
     let error = format!("{:#}", take(&mut shards, 0, 5, None).unwrap_err());
     assert!(error.contains("is taken over only when its checkpoints can be listed"), "{error}");
 }
+
+#[test]
+fn a_switch_that_does_not_come_back_is_sent_again_with_the_next_tick() {
+    let root = tempfile::tempdir().unwrap();
+    let mut shards = shards(root.path());
+    take(&mut shards, 0, 0, None).unwrap();
+    let shard = shards.get_mut(0).unwrap();
+    let present = book();
+    assert!(!shard.has_to_switch(present.hash(), true));
+    let asked = [false, false, true, false].map(|tick| shard.has_to_switch("other", tick));
+    assert_eq!(asked, [true, false, true, false]);
+    assert!(shard.has_to_switch("third", false));
+    assert!(!shard.has_to_switch(present.hash(), false));
+}
