@@ -161,6 +161,15 @@ impl Broker {
         payloads
     }
 
+    /// A reader of a topic from its beginning, of what was committed.
+    pub(crate) fn reader(&self, topic: &str) -> BaseConsumer {
+        let mut config = self.config();
+        config.set("group.id", unique("reader")).set("isolation.level", "read_committed");
+        let consumer: BaseConsumer = config.set("enable.auto.commit", "false").create().unwrap();
+        consumer.assign(&every_partition(&consumer, topic, Offset::Beginning)).unwrap();
+        consumer
+    }
+
     /// Deletes the first so many records of every partition that has them.
     pub(crate) fn delete_records(&self, topic: &str, records: i64) {
         let consumer: BaseConsumer = self.config().create().unwrap();

@@ -53,9 +53,9 @@ impl Stand {
             topic("revocations"),
             topic("dead")
         );
-        let log =
-            if extra.contains("[log]") { String::new() } else { format!("[log]\ntopic = \"{}\"\n", topic("events")) };
-        fs::write(stand.config(), text + &log).unwrap();
+        let (log, named) = ("[log]\n", format!("[log]\ntopic = \"{}\"\n", topic("events")));
+        let text = if text.contains(log) { text.replace(log, &named) } else { text + &named };
+        fs::write(stand.config(), text).unwrap();
         stand
     }
 
@@ -184,6 +184,26 @@ pub(crate) fn fleet_work(events: usize) -> Vec<(String, String)> {
         })
         .collect()
 }
+
+/// The same, with runs of a playbook that end after their first step. Whichever tick ends one, the alert is the same; the
+/// last ones are followed by enough of the events' time for a replay to end them.
+pub(crate) fn with_runs(mut events: Vec<(String, String)>) -> Vec<(String, String)> {
+    let until = events.len().saturating_sub(1_500);
+    let looks = events.iter_mut().take(until).enumerate().filter(|(_, (_, event))| event.contains("\"ecs:Describe"));
+    for (number, (_, event)) in looks.filter(|(number, _)| number % 97 == 0) {
+        let run = json!({ "id": "restart-service", "run": format!("run-{number}") });
+        *event = event.replacen("\"data\":{", &format!("\"data\":{{\"playbook\":{run},"), 1);
+    }
+    events
+}
+
+/// How many of these alerts are of runs that stopped short.
+pub(crate) fn unfinished(alerts: &[Value]) -> usize {
+    alerts.iter().filter(|alert| alert.to_string().contains("ended without required step")).count()
+}
+
+/// For a [`Stand`] whose runs are to be ended while a test looks on.
+pub(crate) const TICKS: &str = "[log]\ntick_seconds = 1\n";
 
 pub(crate) fn send(topic: &str, events: &[(String, String)]) {
     produce(topic, events.iter().map(|(key, event)| (key.as_str(), event.as_bytes())));

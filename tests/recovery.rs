@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::broker::{Tautline, read_committed, shared, wait_for};
-use crate::e2e::{LONG, Stand, findings, fleet_work, send};
+use crate::e2e::{LONG, Stand, TICKS, findings, fleet_work, send, unfinished, with_runs};
 
 fn store(stand: &Stand) -> PathBuf {
     stand.directory.path().join(".state/checkpoints")
@@ -64,8 +64,8 @@ fn restarted(stand: &Stand) -> (Tautline, Vec<(i64, i64)>) {
 
 #[test]
 fn a_restart_replays_what_came_after_the_checkpoint_and_nothing_after_a_clean_stop() {
-    let stand = Stand::new("restore", "");
-    let events = fleet_work(12_000);
+    let stand = Stand::new("restore", TICKS);
+    let events = with_runs(fleet_work(12_000));
     let expected = stand.replayed(&events);
     let tautline = stand.ready();
     send(&stand.topic("source"), &events[..10_000]);
@@ -88,12 +88,13 @@ fn a_restart_replays_what_came_after_the_checkpoint_and_nothing_after_a_clean_st
     assert!(found.iter().all(|(_, replayed)| *replayed == 0), "{found:?}");
     assert_eq!(tautline.terminate(), Some(0));
     assert!(findings(&stand.alerts()) == expected, "the alerts differ from those of an undisturbed replay");
+    assert!(unfinished(&stand.alerts()) > 20, "runs were ended as well");
 }
 
 #[test]
 fn damaged_checkpoints_are_skipped_and_change_no_alert() {
-    let stand = Stand::new("damage", "");
-    let events = fleet_work(12_000);
+    let stand = Stand::new("damage", TICKS);
+    let events = with_runs(fleet_work(12_000));
     let expected = stand.replayed(&events);
     let tautline = stand.ready();
     for until in [3_000, 6_000] {
@@ -127,8 +128,8 @@ fn damaged_checkpoints_are_skipped_and_change_no_alert() {
 
 #[test]
 fn a_store_that_fails_stops_nothing_and_is_written_to_when_it_is_back() {
-    let stand = Stand::new("no-store", "");
-    let events = fleet_work(6_000);
+    let stand = Stand::new("no-store", TICKS);
+    let events = with_runs(fleet_work(6_000));
     let expected = stand.replayed(&events);
     let tautline = stand.ready();
     send(&stand.topic("source"), &events[..3_000]);
@@ -154,8 +155,8 @@ fn a_store_that_fails_stops_nothing_and_is_written_to_when_it_is_back() {
 
 #[test]
 fn a_restart_waits_for_a_store_that_cannot_be_read() {
-    let stand = Stand::new("unread", "");
-    let events = fleet_work(6_000);
+    let stand = Stand::new("unread", TICKS);
+    let events = with_runs(fleet_work(6_000));
     let expected = stand.replayed(&events);
     let tautline = stand.ready();
     send(&stand.topic("source"), &events[..3_000]);
