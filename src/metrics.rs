@@ -236,10 +236,13 @@ impl CheckpointMetrics {
             )?,
             failures: IntCounter::new(
                 "tautline_checkpoint_failures_total",
-                "Checkpoints that could not be written, or old ones that could not be deleted.",
+                "Checkpoints that could not be written or hang, or old ones that could not be deleted.",
             )?,
             skipped: IntCounterVec::new(
-                Opts::new("tautline_checkpoints_skipped_total", "Checkpoints that could not be restored, by reason."),
+                Opts::new(
+                    "tautline_checkpoints_skipped_total",
+                    "Checkpoints, or lists of them, that could not be restored from, by reason.",
+                ),
                 &["reason"],
             )?,
             bytes: IntCounter::new("tautline_checkpoint_bytes_total", "Bytes written to checkpoints.")?,

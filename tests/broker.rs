@@ -161,6 +161,15 @@ impl Broker {
         payloads
     }
 
+    /// A reader of a topic from its beginning, of what was committed.
+    pub(crate) fn reader(&self, topic: &str) -> BaseConsumer {
+        let mut config = self.config();
+        config.set("group.id", unique("reader")).set("isolation.level", "read_committed");
+        let consumer: BaseConsumer = config.set("enable.auto.commit", "false").create().unwrap();
+        consumer.assign(&every_partition(&consumer, topic, Offset::Beginning)).unwrap();
+        consumer
+    }
+
     /// Deletes the first so many records of every partition that has them.
     pub(crate) fn delete_records(&self, topic: &str, records: i64) {
         let consumer: BaseConsumer = self.config().create().unwrap();
@@ -174,6 +183,24 @@ impl Broker {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let deleted = runtime.block_on(admin.delete_records(&list, &AdminOptions::new())).unwrap();
         deleted.elements().iter().for_each(|element| element.error().unwrap());
+    }
+
+    /// Deletes a group with all its offsets.
+    pub(crate) fn delete_group(&self, group: &str) {
+        let admin: AdminClient<DefaultClientContext> = self.config().create().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let deleted = runtime.block_on(admin.delete_groups(&[group], &AdminOptions::new())).unwrap();
+        deleted.into_iter().for_each(|result| drop(result.unwrap()));
+    }
+
+    /// Commits offsets of a topic for a group that nobody is in, as an administrator does.
+    pub(crate) fn reset(&self, group: &str, topic: &str, offsets: &[(i32, i64)]) {
+        let consumer: BaseConsumer = self.config().set("group.id", group).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in offsets {
+            list.add_partition_offset(topic, *partition, Offset::Offset(*offset)).unwrap();
+        }
+        consumer.commit(&list, rdkafka::consumer::CommitMode::Sync).unwrap();
     }
 
     /// The sum of the offsets that a group has committed of a topic, as far as the broker says at the moment.

@@ -2,18 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rdkafka::Message;
+use rdkafka::consumer::BaseConsumer;
 use serde_json::Value;
 
 use crate::broker::{OwnBroker, Tautline, wait_for};
 use crate::determinism::Dice;
-use crate::e2e::{Stand, findings, fleet_work};
+use crate::e2e::{Stand, TICKS, findings, fleet_work, unfinished, with_runs};
 
 const EVENTS: usize = 600_000;
 const KILLS: usize = 20;
 /// Events that come between two kills.
 const SLICE: usize = EVENTS / KILLS;
+/// Of the log.
+const PARTITIONS: usize = 4;
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 /// How long anything may take: many times what it does.
@@ -27,6 +31,10 @@ struct Fleet<'s> {
     /// How many of the killed had judged anything.
     at_work: usize,
     reloads: usize,
+    /// How many of them were of a valid rulebook, and which of these each partition has switched to.
+    accepted: usize,
+    switches: BTreeSet<(i32, Vec<u8>)>,
+    log: BaseConsumer,
 }
 
 impl Fleet<'_> {
@@ -54,6 +62,8 @@ impl Fleet<'_> {
 
     /// Changes a control's title, which no alert's id or score depends on, and has everybody read it; once it is broken.
     fn reload(&mut self) {
+        // Kills may come between a reload and its switches, but every partition switches to every rulebook.
+        self.wait_for_switches();
         self.reloads += 1;
         // Who is only starting would not start with what is broken.
         wait_for("answers", LIMIT, || self.processes.iter().all(|process| process.get("/healthz").is_some()));
@@ -69,8 +79,21 @@ impl Fleet<'_> {
             process.signal("-HUP");
             wait_for(result, LIMIT, || process.metric("tautline_rulebook_reloads_total", result) > before);
         }
+        self.accepted += usize::from(!is_broken);
         if is_broken {
             fs::write(&control, valid).unwrap();
+        }
+    }
+
+    fn wait_for_switches(&mut self) {
+        let start = Instant::now();
+        while self.switches.len() < PARTITIONS * self.accepted {
+            assert!(start.elapsed() < LIMIT, "{} switches after {} reloads", self.switches.len(), self.accepted);
+            if let Some(Ok(record)) = self.log.poll(Duration::from_millis(100))
+                && let Some(switch) = record.payload().filter(|payload| payload.starts_with(br#"{"rulebook":"#))
+            {
+                self.switches.insert((record.partition(), switch.to_owned()));
+            }
         }
     }
 }
@@ -86,14 +109,16 @@ fn seed() -> u64 {
 #[test]
 fn kills_new_rules_and_a_broker_that_restarts_change_no_alert() {
     let own = OwnBroker::start();
-    let stand = Stand::on(&own.broker, "chaos", "");
-    let events = fleet_work(EVENTS);
+    let stand = Stand::on(&own.broker, "chaos", TICKS);
+    let events = with_runs(fleet_work(EVENTS));
     let expected = stand.replayed(&events);
     let processes = NAMES.map(|name| stand.instance(name));
     let is_ready = |process: &Tautline| process.get("/readyz").is_some_and(|(status, _)| status == 200);
     wait_for("readiness", LIMIT, || processes.iter().all(is_ready));
     let processes = processes.into();
-    let mut fleet = Fleet { stand: &stand, processes, dice: Dice(seed()), at_work: 0, reloads: 0 };
+    let log = own.broker.reader(&stand.topic("events"));
+    let (dice, switches) = (Dice(seed()), BTreeSet::new());
+    let mut fleet = Fleet { stand: &stand, processes, dice, at_work: 0, reloads: 0, accepted: 0, switches, log };
     for (round, slice) in events.chunks(SLICE).enumerate() {
         let records = slice.iter().map(|(key, event)| (key.as_str(), event.as_bytes()));
         own.broker.produce_at(&stand.topic("source"), None, records);
@@ -111,10 +136,13 @@ fn kills_new_rules_and_a_broker_that_restarts_change_no_alert() {
     }
     wait_for("all alerts", LIMIT, || stand.alerts().len() >= expected.len());
     assert!(fleet.at_work * 4 >= KILLS * 3, "only {} kills hit a process at work", fleet.at_work);
-    assert_eq!(fleet.reloads, 10);
+    fleet.wait_for_switches();
+    assert_eq!((fleet.reloads, fleet.switches.len()), (10, 9 * PARTITIONS));
     fleet.processes.into_iter().for_each(|process| assert_eq!(process.terminate(), Some(0)));
 
-    assert!(findings(&stand.alerts()) == expected, "the alerts differ from those of an undisturbed replay");
+    let alerts = stand.alerts();
+    assert!(findings(&alerts) == expected, "the alerts differ from those of an undisturbed replay");
+    assert!(unfinished(&alerts) > 1_000, "only {} runs were ended", unfinished(&alerts));
     every_event_is_logged_once(&stand, &events);
     let revocations = own.broker.read_committed(&stand.topic("revocations"));
     let ids = revocations.iter().map(|set| serde_json::from_slice::<Value>(set).unwrap()["jti"].to_string());
@@ -129,6 +157,6 @@ fn every_event_is_logged_once(stand: &Stand, events: &[(String, String)]) {
     let logged: Vec<String> = log.iter().filter(|r| r.starts_with(br#"{"event":"#)).map(|r| id(r).unwrap()).collect();
     let distinct: BTreeSet<&String> = logged.iter().collect();
     assert_eq!((logged.len(), distinct.len()), (events.len(), events.len()), "the hop lost or doubled events");
-    let switches = log.iter().filter(|record| record.starts_with(br#"{"rulebook":"#)).count();
-    assert!(switches >= 9, "only {switches} switches of the rulebook");
+    let ticks = log.iter().filter(|record| record.starts_with(br#"{"tick":"#)).count();
+    assert!(ticks > KILLS, "only {ticks} ticks");
 }

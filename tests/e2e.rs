@@ -53,9 +53,9 @@ impl Stand {
             topic("revocations"),
             topic("dead")
         );
-        let log =
-            if extra.contains("[log]") { String::new() } else { format!("[log]\ntopic = \"{}\"\n", topic("events")) };
-        fs::write(stand.config(), text + &log).unwrap();
+        let (log, named) = ("[log]\n", format!("[log]\ntopic = \"{}\"\n", topic("events")));
+        let text = if text.contains(log) { text.replace(log, &named) } else { text + &named };
+        fs::write(stand.config(), text).unwrap();
         stand
     }
 
@@ -67,7 +67,7 @@ impl Stand {
         self.directory.path().join("tautline.toml")
     }
 
-    fn start(&self) -> Tautline {
+    pub(crate) fn start(&self) -> Tautline {
         Tautline::start(&self.config(), self.port)
     }
 
@@ -184,6 +184,26 @@ pub(crate) fn fleet_work(events: usize) -> Vec<(String, String)> {
         })
         .collect()
 }
+
+/// The same, with runs of a playbook that end after their first step. Whichever tick ends one, the alert is the same; the
+/// last ones are followed by enough of the events' time for a replay to end them.
+pub(crate) fn with_runs(mut events: Vec<(String, String)>) -> Vec<(String, String)> {
+    let until = events.len().saturating_sub(1_500);
+    let looks = events.iter_mut().take(until).enumerate().filter(|(_, (_, event))| event.contains("\"ecs:Describe"));
+    for (number, (_, event)) in looks.filter(|(number, _)| number % 97 == 0) {
+        let run = json!({ "id": "restart-service", "run": format!("run-{number}") });
+        *event = event.replacen("\"data\":{", &format!("\"data\":{{\"playbook\":{run},"), 1);
+    }
+    events
+}
+
+/// How many of these alerts are of runs that stopped short.
+pub(crate) fn unfinished(alerts: &[Value]) -> usize {
+    alerts.iter().filter(|alert| alert.to_string().contains("ended without required step")).count()
+}
+
+/// For a [`Stand`] whose runs are to be ended while a test looks on.
+pub(crate) const TICKS: &str = "[log]\ntick_seconds = 1\n";
 
 pub(crate) fn send(topic: &str, events: &[(String, String)]) {
     produce(topic, events.iter().map(|(key, event)| (key.as_str(), event.as_bytes())));
@@ -490,6 +510,11 @@ fn metrics_and_the_live_page_show_what_happens() {
     assert!(page.contains("&lt;script&gt;") && !page.contains("<script>"), "{page}");
     assert!(tautline.metric("tautline_detection_latency_seconds_count", "") > 0.0);
     assert!(tautline.metric("tautline_commit_seconds_count", "") > 0.0);
+    let notices = || tautline.metric("tautline_unregistered_notices", "");
+    wait_for("what was reported of a stranger", LONG, || notices() > 0.0);
+    let reported = tautline.metric("tautline_deviations_total", "");
+    assert!((notices() - reported).abs() < 0.5, "{} notices of {reported} reports", notices());
+    assert!(tautline.get("/metrics").unwrap().1.contains("tautline_unregistered_notices_full 0"));
     for name in
         ["tautline_events_total", "tautline_agents", "tautline_dead_letters_total", "tautline_consumer_lag_records"]
     {

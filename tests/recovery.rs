@@ -1,10 +1,11 @@
 //! What a restart finds: checkpoints, damaged ones, none, or only the end of the log.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
 use crate::broker::{Tautline, read_committed, shared, wait_for};
-use crate::e2e::{LONG, Stand, findings, fleet_work, send};
+use crate::e2e::{LONG, Stand, TICKS, findings, fleet_work, send, unfinished, with_runs};
 
 fn store(stand: &Stand) -> PathBuf {
     stand.directory.path().join(".state/checkpoints")
@@ -27,11 +28,12 @@ fn latest(place: &PathBuf, start: &str) -> PathBuf {
 
 /// The sum of the offsets that the partitions' newest checkpoints go to.
 fn checkpointed(stand: &Stand) -> i64 {
-    let newest = |place: &PathBuf| {
-        let names = fs::read_dir(place).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter_map(|name| name.strip_prefix("manifest-")?.split('-').next()?.parse::<i64>().ok()).max()
-    };
-    places(stand).iter().filter_map(newest).sum()
+    places(stand).iter().filter_map(furthest).sum()
+}
+
+fn furthest(place: &PathBuf) -> Option<i64> {
+    let names = fs::read_dir(place).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter_map(|name| name.strip_prefix("manifest-")?.split('-').next()?.parse().ok()).max()
 }
 
 fn committed(stand: &Stand) -> i64 {
@@ -62,8 +64,8 @@ fn restarted(stand: &Stand) -> (Tautline, Vec<(i64, i64)>) {
 
 #[test]
 fn a_restart_replays_what_came_after_the_checkpoint_and_nothing_after_a_clean_stop() {
-    let stand = Stand::new("restore", "");
-    let events = fleet_work(12_000);
+    let stand = Stand::new("restore", TICKS);
+    let events = with_runs(fleet_work(12_000));
     let expected = stand.replayed(&events);
     let tautline = stand.ready();
     send(&stand.topic("source"), &events[..10_000]);
@@ -86,12 +88,13 @@ fn a_restart_replays_what_came_after_the_checkpoint_and_nothing_after_a_clean_st
     assert!(found.iter().all(|(_, replayed)| *replayed == 0), "{found:?}");
     assert_eq!(tautline.terminate(), Some(0));
     assert!(findings(&stand.alerts()) == expected, "the alerts differ from those of an undisturbed replay");
+    assert!(unfinished(&stand.alerts()) > 20, "runs were ended as well");
 }
 
 #[test]
 fn damaged_checkpoints_are_skipped_and_change_no_alert() {
-    let stand = Stand::new("damage", "");
-    let events = fleet_work(12_000);
+    let stand = Stand::new("damage", TICKS);
+    let events = with_runs(fleet_work(12_000));
     let expected = stand.replayed(&events);
     let tautline = stand.ready();
     for until in [3_000, 6_000] {
@@ -125,8 +128,8 @@ fn damaged_checkpoints_are_skipped_and_change_no_alert() {
 
 #[test]
 fn a_store_that_fails_stops_nothing_and_is_written_to_when_it_is_back() {
-    let stand = Stand::new("no-store", "");
-    let events = fleet_work(6_000);
+    let stand = Stand::new("no-store", TICKS);
+    let events = with_runs(fleet_work(6_000));
     let expected = stand.replayed(&events);
     let tautline = stand.ready();
     send(&stand.topic("source"), &events[..3_000]);
@@ -146,6 +149,101 @@ fn a_store_that_fails_stops_nothing_and_is_written_to_when_it_is_back() {
     assert_eq!(tautline.terminate(), Some(0));
     let (tautline, found) = restarted(&stand);
     assert!(found.iter().all(|(_, replayed)| *replayed == 0), "{found:?}");
+    assert_eq!(tautline.terminate(), Some(0));
+    assert!(findings(&stand.alerts()) == expected, "the alerts differ from those of an undisturbed replay");
+}
+
+#[test]
+fn a_restart_waits_for_a_store_that_cannot_be_read() {
+    let stand = Stand::new("unread", TICKS);
+    let events = with_runs(fleet_work(6_000));
+    let expected = stand.replayed(&events);
+    let tautline = stand.ready();
+    send(&stand.topic("source"), &events[..3_000]);
+    settle(&stand, &tautline, 3_000.0);
+    assert_eq!(tautline.terminate(), Some(0));
+    let group = store(&stand).join(format!("{}-engine", stand.name));
+    let aside = group.with_extension("aside");
+    fs::rename(&group, &aside).unwrap();
+    fs::write(&group, "").unwrap();
+
+    let (before, logged) = (stand.alerts().len(), stand.log().len());
+    let tautline = stand.start();
+    send(&stand.topic("source"), &events[3_000..]);
+    let unreadable = || tautline.metric("tautline_checkpoints_skipped_total", "unreadable");
+    wait_for("more than one attempt", LONG, || unreadable() >= 2.0);
+    let (status, body) = tautline.get("/readyz").unwrap();
+    assert_eq!((status, body.contains("engine")), (503, true), "{body}");
+    let log = stand.log().split_off(logged);
+    assert!(log.contains("is taken over only when its checkpoints can be read"), "{log}");
+    assert_eq!(stand.alerts().len(), before, "nobody speaks from a part of the memory");
+
+    fs::remove_file(&group).unwrap();
+    fs::rename(&aside, &group).unwrap();
+    wait_for("all alerts", LONG, || stand.alerts().len() >= expected.len());
+    assert_eq!(tautline.terminate(), Some(0));
+    assert!(findings(&stand.alerts()) == expected, "the alerts differ from those of an undisturbed replay");
+}
+
+#[test]
+fn a_log_that_forgets_by_itself_is_warned_of() {
+    let warnings = |stand: &Stand| -> Vec<String> {
+        assert_eq!(stand.ready().terminate(), Some(0));
+        stand
+            .log()
+            .lines()
+            .filter(|line| line.contains("WARN") && line.contains(" forgets "))
+            .map(str::to_owned)
+            .collect()
+    };
+    let own = Stand::new("own-log", "");
+    assert_eq!(warnings(&own), [""; 0], "one that it creates keeps everything");
+    let existing = Stand::new("existing-log", "");
+    existing.broker.create_topic(
+        &existing.topic("events"),
+        4,
+        &[("retention.ms", "3600000"), ("cleanup.policy", "compact")],
+    );
+    let found = warnings(&existing);
+    assert!(found.len() == 1 && found[0].contains("(`retention.ms=3600000`, `cleanup.policy=compact`)"), "{found:?}");
+    assert!(found[0].contains("set `retention.ms=-1`"), "{found:?}");
+    let direct = Stand::new("direct-log", "[log]\ndirect = true\n");
+    assert_eq!(warnings(&direct), [""; 0]);
+}
+
+#[test]
+fn offsets_that_expired_stop_a_start_until_somebody_decides() {
+    let stand = Stand::new("expired", "");
+    let events = fleet_work(6_000);
+    let expected = stand.replayed(&events);
+    let tautline = stand.ready();
+    send(&stand.topic("source"), &events[..3_000]);
+    settle(&stand, &tautline, 3_000.0);
+    assert_eq!(tautline.terminate(), Some(0));
+    let (before, group) = (stand.alerts().len(), format!("{}-engine", stand.name));
+    shared().delete_group(&group);
+
+    let tautline = stand.start();
+    wait_for("a clear error", LONG, || stand.log().contains("has committed nothing: its offsets have expired"));
+    assert_eq!(tautline.get("/readyz").unwrap().0, 503);
+    assert_eq!(tautline.terminate(), Some(0));
+    assert_eq!(stand.alerts().len(), before, "no alert comes twice");
+
+    let (log, topic) = (stand.log(), format!("{}:", stand.topic("events")));
+    let advice = log.split(&topic).skip(1).filter_map(|rest| {
+        let (partition, rest) = rest.split_once(" --reset-offsets --to-offset ")?;
+        Some((partition.parse().unwrap(), rest.split_once(" --execute")?.0.parse().unwrap()))
+    });
+    let advice: BTreeSet<(i32, i64)> = advice.collect();
+    assert!(!advice.is_empty());
+    let offset = |place: &PathBuf| place.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    let all: Vec<(i32, i64)> = places(&stand).iter().map(|place| (offset(place), furthest(place).unwrap())).collect();
+    assert!(advice.iter().all(|told| all.contains(told)), "{advice:?} of {all:?}");
+    shared().reset(&group, &stand.topic("events"), &all);
+    let (tautline, found) = restarted(&stand);
+    assert!(found.iter().all(|(_, replayed)| *replayed == 0), "{found:?}");
+    send(&stand.topic("source"), &events[3_000..]);
+    wait_for("all alerts", LONG, || stand.alerts().len() >= expected.len());
     assert_eq!(tautline.terminate(), Some(0));
     assert!(findings(&stand.alerts()) == expected, "the alerts differ from those of an undisturbed replay");
 }

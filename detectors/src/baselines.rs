@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use hashbrown::{HashSet, HashTable};
 use rustc_hash::FxBuildHasher;
 
-use crate::event::{Event, Millis, Outcome, Verb};
+use crate::event::{Digest, Event, Millis, Outcome, Verb};
 use crate::stats::Tally;
 
 mod cells;
@@ -240,12 +240,12 @@ struct Chunk {
     profiles: Vec<Profile>,
 }
 
-/// What was reported of unregistered principals, one line each. They have no profile: a million made-up ids push nobody's
-/// memory out.
+/// What was reported of unregistered principals, one line each, of which only the digest is kept: who makes up ids also
+/// chooses how long they are. They have no profile: a million made-up ids push nobody's memory out.
 #[derive(Clone, Debug, Default)]
 struct Notices {
     version: u64,
-    lines: HashSet<String, FxBuildHasher>,
+    digests: HashSet<Digest, FxBuildHasher>,
 }
 
 /// The memory of one shard: every registered agent's profile.
@@ -370,7 +370,7 @@ impl Baselines {
 
     /// How many notices about unregistered principals are remembered, of [`MOST_NOTICES`] at most.
     pub fn notices(&self) -> usize {
-        self.notices.lines.len()
+        self.notices.digests.len()
     }
 
     /// Whether any playbook run is under way.
@@ -554,13 +554,14 @@ impl Baselines {
 
     /// Whether this was never reported of an unregistered principal; remembers it.
     pub(crate) fn notice(&mut self, what: String) -> bool {
-        if self.notices.lines.contains(&what) {
+        let what = Digest::of(what.as_bytes());
+        if self.notices.digests.contains(&what) {
             return false;
         }
-        if self.notices.lines.len() < MOST_NOTICES {
+        if self.notices.digests.len() < MOST_NOTICES {
             let notices = Arc::make_mut(&mut self.notices);
             notices.version = self.generation;
-            notices.lines.insert(what);
+            notices.digests.insert(what);
         }
         true
     }

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// Milliseconds since 1970-01-01T00:00:00Z. All time in the core comes from events.
 pub type Millis = i64;
@@ -67,11 +68,17 @@ pub struct Event {
 }
 
 /// The first 16 bytes of a SHA-256, in hex where it is written; empty where nothing is known of the bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Cow<str>", into = "String")]
 pub struct Digest(pub u128);
 
 impl Digest {
+    /// The digest of some bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        let digest = Sha256::digest(bytes);
+        Self(digest.first_chunk::<16>().map_or(0, |first| u128::from_be_bytes(*first)))
+    }
+
     /// Whether nothing is known of the bytes.
     pub fn is_empty(self) -> bool {
         self.0 == 0

@@ -3,9 +3,9 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use arrow::array::RecordBatch;
 use object_store::path::Path;
 
@@ -24,11 +24,12 @@ pub(super) fn newest<S>(
     metrics: &Metrics,
     place: &Place,
     at_most: i64,
+    until: Instant,
     mut start: impl FnMut(&Head) -> Result<S, String>,
     mut add: impl FnMut(&mut S, &[RecordBatch]) -> Result<(), String>,
 ) -> Result<Option<(Head, S)>> {
     let directory = store.directory(place);
-    let source = Source { store, place, lengths: lengths(store, &directory)?, directory };
+    let source = Source { store, place, lengths: lengths(store, metrics, &directory)?, directory, until };
     let mut unreadable = None;
     for name in source.candidates(at_most) {
         match source.restore(name, &mut start, &mut add) {
@@ -46,8 +47,14 @@ pub(super) fn newest<S>(
     }
 }
 
+/// See [`super::Checkpoints::furthest`].
+pub(super) fn furthest(store: &Store, metrics: &Metrics, place: &Place) -> Result<Option<i64>> {
+    let lengths = lengths(store, metrics, &store.directory(place))?;
+    Ok(lengths.keys().filter_map(|name| manifest::offset(name)).max())
+}
+
 /// The lengths of a directory's objects by their names, in bytes.
-fn lengths(store: &Store, directory: &Path) -> Result<BTreeMap<String, u64>> {
+fn lengths(store: &Store, metrics: &Metrics, directory: &Path) -> Result<BTreeMap<String, u64>> {
     let mut listed = store.list(directory);
     for _ in 1..TRIES {
         let Err(error) = &listed else { break };
@@ -55,6 +62,7 @@ fn lengths(store: &Store, directory: &Path) -> Result<BTreeMap<String, u64>> {
         thread::sleep(PAUSE);
         listed = store.list(directory);
     }
+    let listed = listed.inspect_err(|_| metrics.checkpoints.skipped(SkipReason::Unreadable));
     Ok(listed?.into_iter().map(|object| (object.name, object.bytes)).collect())
 }
 
@@ -64,6 +72,8 @@ struct Source<'s> {
     place: &'s Place,
     directory: Path,
     lengths: BTreeMap<String, u64>,
+    /// When to stop.
+    until: Instant,
 }
 
 impl Source<'_> {
@@ -92,14 +102,20 @@ impl Source<'_> {
         add: &mut impl FnMut(&mut S, &[RecordBatch]) -> Result<(), String>,
     ) -> Result<(Head, S), Skip> {
         let refused = |what| Skip { reason: SkipReason::Refused, what };
+        self.check_time()?;
         let manifest = Manifest::read(self.store, &self.directory, name, self.place)?;
         // Before anything is fetched: one that lacks a piece is of no use.
         manifest.pieces.iter().try_for_each(|piece| self.check_length(piece))?;
         let mut state = start(&manifest.head).map_err(refused)?;
         for piece in &manifest.pieces {
+            self.check_time()?;
             add(&mut state, &self.tables(piece)?).map_err(refused)?;
         }
         Ok((manifest.head, state))
+    }
+
+    fn check_time(&self) -> Result<(), Skip> {
+        if Instant::now() < self.until { Ok(()) } else { Err(Skip::unreadable(&anyhow!("the store is too slow"))) }
     }
 
     fn check_length(&self, piece: &Stored) -> Result<(), Skip> {

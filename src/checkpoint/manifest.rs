@@ -12,8 +12,9 @@ use tautline_detectors::rulebook::hex;
 use super::store::Store;
 use super::{Head, Place};
 
-/// Version of the manifest's form and of the pieces' encoding.
-const FORMAT: u32 = 1;
+/// Version of the manifest's form and of the pieces' encoding. That of 1 also named the version that wrote it, as the head
+/// does.
+const FORMAT: u32 = 2;
 
 /// The kind of reason for which a checkpoint is skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +81,6 @@ pub(super) struct Stored {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Manifest {
-    /// Version of Tautline that wrote it.
-    pub(super) engine: String,
     pub(super) place: Place,
     pub(super) head: Head,
     pub(super) pieces: Vec<Stored>,
@@ -119,7 +118,7 @@ impl Manifest {
         }
         let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(|error| Skip::damaged(name, error))?;
         let body = envelope.body.get();
-        if format != FORMAT || checksum(body.as_bytes()) != envelope.sha256 {
+        if format == 0 || checksum(body.as_bytes()) != envelope.sha256 {
             return Err(Skip::damaged(name, "its checksum does not hold"));
         }
         let manifest: Self = serde_json::from_str(body).map_err(|error| Skip::damaged(name, error))?;

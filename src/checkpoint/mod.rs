@@ -20,8 +20,8 @@ mod writer;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use arrow::array::RecordBatch;
@@ -35,6 +35,12 @@ use crate::config;
 use crate::status::Status;
 use store::Store;
 use writer::{Job, Save, Writer};
+
+/// How long nothing may come of what is being written until that counts as a failure: longer than a cloud's store is
+/// waited for.
+const STUCK: Duration = Duration::from_secs(30);
+/// How often a failure that lasts is logged.
+const REMINDER: Duration = Duration::from_secs(30);
 
 /// Whose memory it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -89,6 +95,8 @@ pub(crate) struct Checkpoints {
     status: Arc<Status>,
     jobs: Sender<Job>,
     busy: Arc<Busy>,
+    /// How long the writer may stand still.
+    patience: Duration,
 }
 
 impl Checkpoints {
@@ -103,7 +111,7 @@ impl Checkpoints {
         let writer = Writer::new(Arc::clone(&store), Arc::clone(&status));
         let thread = std::thread::Builder::new().name("checkpoint".to_owned());
         thread.spawn(move || writer.run(received)).context("cannot start a thread")?;
-        Ok(Self { store, status, jobs, busy: Arc::default() })
+        Ok(Self { store, status, jobs, busy: Arc::default(), patience: STUCK })
     }
 
     /// Hands a checkpoint over to the writer and returns at once; `false` where the one before is still being written,
@@ -114,7 +122,10 @@ impl Checkpoints {
     /// that the timestamp that Prometheus sees stays current. What fails is logged and counted, and never reaches the
     /// caller.
     pub(crate) fn save(&self, place: &Place, head: Head, pieces: Vec<Piece>) -> bool {
-        let Some(turn) = Busy::take(&self.busy, place) else { return false };
+        let Some(turn) = Busy::take(&self.busy, place) else {
+            self.check_writer(place);
+            return false;
+        };
         let taken = SystemTime::now();
         // The writer ends before its sender only if it panicked, which the failures tell.
         let handed = self.jobs.send(Job::Save(Save { turn, head, pieces, taken })).is_ok();
@@ -124,15 +135,34 @@ impl Checkpoints {
         handed
     }
 
+    /// Counts it as a failure that a place has to wait for a writer that stands still: a directory whose disk is gone can
+    /// hold it for ever.
+    fn check_writer(&self, place: &Place) {
+        let Some((still, is_news)) = self.busy.stands_still(self.patience) else { return };
+        self.status.metrics.checkpoints.failed();
+        if is_news {
+            tracing::error!(%place, ?still, "no checkpoint, a restart will replay more of the log: the store hangs");
+        }
+    }
+
     /// The partition is no longer ours: nothing that was written is built upon any more.
     pub(crate) fn forget(&self, place: &Place) {
         // A writer that has ended has nothing to forget.
         let _ = self.jobs.send(Job::Forget(place.clone()));
     }
 
-    /// Waits until everything handed over is written or has failed, at most for `patience`; whether it is.
-    pub(crate) fn finish(&self, patience: Duration) -> bool {
-        self.busy.wait(patience)
+    /// Waits until everything handed over is written or has failed, or the time is up; whether it is.
+    pub(crate) fn finish(&self, until: Instant) -> bool {
+        self.busy.wait(until.saturating_duration_since(Instant::now()))
+    }
+
+    /// How far the newest checkpoint goes by its name, whether it is valid or not.
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoints::load`].
+    pub(crate) fn furthest(&self, place: &Place) -> Result<Option<i64>> {
+        load::furthest(&self.store, &self.status.metrics, place)
     }
 
     /// Restores the newest valid checkpoint that goes no further than `at_most`, and forgets what was written before.
@@ -144,29 +174,35 @@ impl Checkpoints {
     ///
     /// # Errors
     ///
-    /// The store cannot be read, also after a few tries within about ten seconds.
+    /// The store cannot be read, also after a few tries within about ten seconds, or not until the time is up.
     pub(crate) fn load<S>(
         &self,
         place: &Place,
         at_most: i64,
+        until: Instant,
         start: impl FnMut(&Head) -> Result<S, String>,
-        mut add: impl FnMut(&mut S, &[RecordBatch]) -> Result<(), String>,
+        add: impl FnMut(&mut S, &[RecordBatch]) -> Result<(), String>,
     ) -> Result<Option<(Head, S)>> {
         self.forget(place);
-        let add = |state: &mut S, tables: &[RecordBatch]| {
-            // A large memory takes its time; whoever restores it is not stuck.
-            self.status.beat("engine", false);
-            add(state, tables)
-        };
-        load::newest(&self.store, &self.status.metrics, place, at_most, start, add)
+        load::newest(&self.store, &self.status.metrics, place, at_most, until, start, add)
     }
 }
 
-/// The places whose checkpoints are being written.
+/// What is being written.
 #[derive(Debug, Default)]
 struct Busy {
-    places: Mutex<BTreeSet<Place>>,
+    queue: Mutex<Queue>,
     freed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// The places whose checkpoints are being written.
+    places: BTreeSet<Place>,
+    /// When anything came of it last.
+    moved: Option<Instant>,
+    /// When it was logged that nothing does.
+    complained: Option<Instant>,
 }
 
 /// A place's turn at the writer; the next one may come when it is dropped.
@@ -176,21 +212,49 @@ struct Turn {
 }
 
 impl Busy {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take(busy: &Arc<Self>, place: &Place) -> Option<Turn> {
-        let mut places = busy.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.insert(place.clone()).then(|| Turn { place: place.clone(), busy: Arc::clone(busy) })
+        let mut queue = busy.queue();
+        if queue.places.is_empty() {
+            queue.moved = Some(Instant::now());
+        }
+        queue.places.insert(place.clone()).then(|| Turn { place: place.clone(), busy: Arc::clone(busy) })
     }
 
     fn wait(&self, patience: Duration) -> bool {
-        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.freed.wait_timeout_while(places, patience, |places| !places.is_empty());
+        let waited = self.freed.wait_timeout_while(self.queue(), patience, |queue| !queue.places.is_empty());
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    /// For how long nothing has come of what is being written, if it is longer than this, and whether to log it.
+    fn stands_still(&self, patience: Duration) -> Option<(Duration, bool)> {
+        let mut queue = self.queue();
+        let still = queue.moved?.elapsed();
+        if still <= patience {
+            return None;
+        }
+        let is_news = queue.complained.is_none_or(|at| at.elapsed() >= REMINDER);
+        if is_news {
+            queue.complained = Some(Instant::now());
+        }
+        Some((still, is_news))
+    }
+}
+
+impl Turn {
+    /// Something was written, or could not be.
+    fn moved(&self) {
+        self.busy.queue().moved = Some(Instant::now());
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.busy.places.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.place);
+        self.moved();
+        self.busy.queue().places.remove(&self.place);
         self.busy.freed.notify_all();
     }
 }

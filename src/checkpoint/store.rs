@@ -60,6 +60,13 @@ pub(super) struct Object {
     pub(super) modified: i64,
 }
 
+impl Object {
+    /// Whether it was written more than so many seconds before `now`.
+    pub(super) fn is_older(&self, seconds: i64, now: i64) -> bool {
+        now - self.modified > seconds
+    }
+}
+
 /// The store, and the runtime on which whoever calls waits for it.
 #[derive(Debug)]
 pub(super) struct Store {

@@ -23,6 +23,10 @@ use super::*;
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
 
+fn soon() -> Instant {
+    Instant::now() + LONG
+}
+
 /// What pieces hold: their numbers and versions.
 type State = Vec<(usize, u64)>;
 
@@ -65,7 +69,7 @@ fn pieces(state: &[(usize, u64)]) -> Vec<Piece> {
 /// Saves and waits until it is done.
 fn save(checkpoints: &Checkpoints, offset: i64, pieces: Vec<Piece>) {
     assert!(checkpoints.save(&place(), head(offset), pieces));
-    assert!(checkpoints.finish(LONG));
+    assert!(checkpoints.finish(soon()));
 }
 
 fn restore(state: &mut State, found: &[RecordBatch]) -> Result<(), String> {
@@ -77,7 +81,7 @@ fn restore(state: &mut State, found: &[RecordBatch]) -> Result<(), String> {
 }
 
 fn load(checkpoints: &Checkpoints, at_most: i64) -> Option<(i64, State)> {
-    let loaded = checkpoints.load(&place(), at_most, |_| Ok(State::new()), restore).unwrap();
+    let loaded = checkpoints.load(&place(), at_most, soon(), |_| Ok(State::new()), restore).unwrap();
     loaded.map(|(found, state)| {
         assert_eq!(found, head(found.offset));
         (found.offset, state)
@@ -105,7 +109,8 @@ fn directory(root: &Path) -> PathBuf {
 
 /// The names of the objects that begin like this, in order.
 fn objects(root: &Path, start: &str) -> Vec<String> {
-    let entries = fs::read_dir(directory(root)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let entries = fs::read_dir(directory(root)).into_iter().flatten();
+    let entries = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = entries.filter(|name| name.starts_with(start)).collect();
     names.sort();
     names
@@ -141,9 +146,24 @@ fn what_is_saved_is_loaded() {
         assert_eq!(load(&checkpoints, 199), Some((100, vec![(0, 1), (1, 1)])));
         assert_eq!(load(&checkpoints, 99), None);
         let other = Place { partition: 4, ..place() };
-        assert_eq!(checkpoints.load(&other, i64::MAX, |_| Ok(()), |(), _| Ok(())).unwrap(), None);
+        assert_eq!(checkpoints.load(&other, i64::MAX, soon(), |_| Ok(()), |(), _| Ok(())).unwrap(), None);
         assert!(SkipReason::ALL.iter().all(|reason| skipped(&checkpoints, reason.name()) == 0.0));
     }
+}
+
+#[test]
+fn a_manifest_of_the_form_before_is_read() {
+    let root = tempfile::tempdir().unwrap();
+    let checkpoints = open(root.path());
+    save(&checkpoints, 1, pieces(&[(0, 1)]));
+    let path = manifest_at(root.path(), 1);
+    let mut manifest: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!((&manifest["format"], &manifest["body"]["engine"]), (&2.into(), &serde_json::Value::Null));
+    manifest["body"]["engine"] = "0.1.0".into();
+    manifest["sha256"] = manifest::checksum(manifest["body"].to_string().as_bytes()).into();
+    manifest["format"] = 1.into();
+    fs::write(&path, manifest.to_string()).unwrap();
+    assert_eq!(load(&checkpoints, i64::MAX), Some((1, vec![(0, 1)])));
 }
 
 #[test]
@@ -153,8 +173,8 @@ fn odd_names_stay_apart_and_below_the_store() {
     for (offset, group) in (1..).zip(["..", "a/b", "a%2Fb", "ä b", "a#1"]) {
         let place = Place { group: group.to_owned(), ..place() };
         assert!(checkpoints.save(&place, head(offset), pieces(&[(0, 0)])));
-        assert!(checkpoints.finish(LONG));
-        let loaded = checkpoints.load(&place, i64::MAX, |_| Ok(State::new()), restore).unwrap();
+        assert!(checkpoints.finish(soon()));
+        let loaded = checkpoints.load(&place, i64::MAX, soon(), |_| Ok(State::new()), restore).unwrap();
         assert_eq!(loaded, Some((head(offset), vec![(0, 0)])), "{group}");
     }
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
@@ -180,7 +200,7 @@ fn an_unchanged_piece_is_not_written_again_until_the_partition_is_lost() {
     assert_eq!(called(1, 5), 1);
     assert_eq!(called(2, 5), 0);
     assert_eq!((called(3, 6), called(4, 6)), (1, 0));
-    assert_eq!(objects(root.path(), "piece-0-").len(), 2, "the ones of the three manifests");
+    assert_eq!(objects(root.path(), "piece-0-").len(), 2, "the ones of the manifests that are there");
     checkpoints.forget(&place());
     assert_eq!((called(5, 6), called(6, 6)), (1, 0));
     assert_eq!(load(&checkpoints, 5), Some((5, vec![(0, 6), (1, 6)])));
@@ -219,11 +239,52 @@ fn nobody_waits_for_the_writer() {
     assert!(checkpoints.save(&place(), head(1), vec![Piece { number: 0, version: 1, tables }]));
     assert!(!checkpoints.save(&place(), head(2), pieces(&[(0, 2)])), "one after the other");
     assert!(checkpoints.save(&Place { partition: 4, ..place() }, head(1), pieces(&[(0, 1)])));
-    assert!(!checkpoints.finish(Duration::from_millis(50)));
+    assert!(!checkpoints.finish(Instant::now() + Duration::from_millis(50)));
     release.send(()).unwrap();
-    assert!(checkpoints.finish(LONG));
+    assert!(checkpoints.finish(soon()));
     save(&checkpoints, 3, pieces(&[(0, 3)]));
     assert_eq!(load(&checkpoints, i64::MAX), Some((3, vec![(0, 3)])));
+}
+
+#[test]
+fn a_writer_that_stands_still_is_a_failure() {
+    let root = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints { patience: Duration::from_millis(200), ..open(root.path()) };
+    let hangs = |number| {
+        let (release, released) = channel::<()>();
+        let tables = move || {
+            released.recv().unwrap();
+            Ok(tables(number, 1, 10))
+        };
+        (release, Piece { number, version: 1, tables: Box::new(tables) })
+    };
+    let ((first, one), (second, other)) = (hangs(0), hangs(1));
+    std::thread::sleep(Duration::from_millis(250));
+    assert!(checkpoints.save(&place(), head(1), vec![one, other]));
+    let refused = || assert!(!checkpoints.save(&place(), head(2), pieces(&[(0, 2)])));
+    refused();
+    assert_eq!(failures(&checkpoints), 0.0, "it has only begun");
+    std::thread::sleep(Duration::from_millis(250));
+    refused();
+    refused();
+    assert_eq!(failures(&checkpoints), 2.0);
+    first.send(()).unwrap();
+    wait_until(|| !objects(root.path(), "piece-0-").is_empty());
+    std::thread::sleep(Duration::from_millis(50));
+    refused();
+    assert_eq!(failures(&checkpoints), 2.0, "it goes on");
+    second.send(()).unwrap();
+    assert!(checkpoints.finish(soon()));
+    save(&checkpoints, 3, pieces(&[(0, 3)]));
+    assert_eq!(failures(&checkpoints), 2.0);
+}
+
+fn wait_until(mut done: impl FnMut() -> bool) {
+    let end = soon();
+    while !done() {
+        assert!(Instant::now() < end);
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]
@@ -246,9 +307,9 @@ fn a_writer_that_died_is_told_and_blocks_nobody() {
     let checkpoints = open(root.path());
     let dies = Box::new(|| panic!("as told"));
     assert!(checkpoints.save(&place(), head(1), vec![Piece { number: 0, version: 1, tables: dies }]));
-    assert!(checkpoints.finish(LONG));
+    assert!(checkpoints.finish(soon()));
     while checkpoints.save(&place(), head(2), pieces(&[(0, 2)])) {
-        assert!(checkpoints.finish(LONG));
+        assert!(checkpoints.finish(soon()));
     }
     assert!(failures(&checkpoints) >= 1.0);
 }
@@ -279,9 +340,9 @@ fn a_damaged_checkpoint_makes_way_for_an_older_one() {
         ("damaged", |root| fs::write(manifest_at(root, 200), "").unwrap()),
         ("newer", |root| {
             let text = fs::read_to_string(manifest_at(root, 200)).unwrap();
-            fs::write(manifest_at(root, 200), text.replacen("\"format\":1", "\"format\":2", 1)).unwrap();
+            fs::write(manifest_at(root, 200), text.replacen("\"format\":2", "\"format\":3", 1)).unwrap();
         }),
-        ("newer", |root| fs::write(manifest_at(root, 200), "{\"format\":2,\"other\":[]}").unwrap()),
+        ("newer", |root| fs::write(manifest_at(root, 200), "{\"format\":3,\"other\":[]}").unwrap()),
         ("damaged", |root| fs::copy(manifest_at(root, 100), manifest_at(root, 200)).map(drop).unwrap()),
     ];
     for (at, (reason, damage)) in cases.into_iter().enumerate() {
@@ -305,7 +366,7 @@ fn a_manifest_of_another_partition_is_not_taken() {
     save(&checkpoints, 100, pieces(&[(0, 1)]));
     fs::rename(directory(root.path()), directory(root.path()).with_file_name("4")).unwrap();
     let other = Place { partition: 4, ..place() };
-    assert_eq!(checkpoints.load(&other, i64::MAX, |_| Ok(()), |(), _| Ok(())).unwrap(), None);
+    assert_eq!(checkpoints.load(&other, i64::MAX, soon(), |_| Ok(()), |(), _| Ok(())).unwrap(), None);
     assert_eq!(skipped(&checkpoints, "damaged"), 1.0);
 }
 
@@ -321,7 +382,7 @@ fn what_the_memory_refuses_makes_way_and_leaves_nothing_behind() {
         restore(state, found)?;
         if state.contains(&(1, 2)) { Err("impossible".to_owned()) } else { Ok(()) }
     };
-    let loaded = checkpoints.load(&place(), i64::MAX, start, add).unwrap();
+    let loaded = checkpoints.load(&place(), i64::MAX, soon(), start, add).unwrap();
     assert_eq!(loaded, Some((head(100), vec![(0, 1), (1, 1)])));
     assert_eq!(skipped(&checkpoints, "refused"), 2.0);
 }
@@ -336,8 +397,9 @@ fn a_store_that_cannot_be_reached_fails_until_it_is_back() {
     fs::rename(&store, &aside).unwrap();
     fs::write(&store, "no directory").unwrap();
 
-    let error = checkpoints.load(&place(), i64::MAX, |_| Ok(State::new()), restore).unwrap_err();
+    let error = checkpoints.load(&place(), i64::MAX, soon(), |_| Ok(State::new()), restore).unwrap_err();
     assert!(format!("{error:#}").contains("cannot list `tautline-engine/tautline.events/3`"), "{error:#}");
+    assert_eq!(skipped(&checkpoints, "unreadable"), 1.0);
     save(&checkpoints, 2, pieces(&[(0, 2)]));
     save(&checkpoints, 3, pieces(&[(0, 3)]));
     assert_eq!(failures(&checkpoints), 2.0);
@@ -359,9 +421,24 @@ fn an_object_that_cannot_be_read_is_no_reason_to_say_that_there_is_none() {
     let socket = root.path().join("socket");
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     fs::rename(&socket, manifest_at(root.path(), 1)).unwrap();
-    let error = checkpoints.load(&place(), i64::MAX, |_| Ok(State::new()), restore).unwrap_err();
+    let error = checkpoints.load(&place(), i64::MAX, soon(), |_| Ok(State::new()), restore).unwrap_err();
     assert!(format!("{error:#}").contains("cannot be read"), "{error:#}");
     assert_eq!(skipped(&checkpoints, "unreadable"), 1.0);
+}
+
+#[test]
+fn a_store_that_is_too_slow_is_one_that_cannot_be_read() {
+    let root = tempfile::tempdir().unwrap();
+    let checkpoints = open(root.path());
+    save(&checkpoints, 1, pieces(&[(0, 1), (1, 1)]));
+    let until = Instant::now() + Duration::from_millis(100);
+    let slow = |state: &mut State, found: &[RecordBatch]| {
+        std::thread::sleep(Duration::from_millis(200));
+        restore(state, found)
+    };
+    let error = checkpoints.load(&place(), i64::MAX, until, |_| Ok(State::new()), slow).unwrap_err();
+    assert!(format!("{error:#}").contains("cannot be read: the store is too slow"), "{error:#}");
+    assert_eq!(load(&checkpoints, i64::MAX), Some((1, vec![(0, 1), (1, 1)])));
 }
 
 #[test]
@@ -378,22 +455,70 @@ fn a_piece_that_vanished_is_written_anew() {
 }
 
 #[test]
-fn three_checkpoints_are_kept_with_what_they_name() {
+fn the_newest_checkpoints_and_the_first_are_kept_with_what_they_name() {
     let root = tempfile::tempdir().unwrap();
     let checkpoints = open(root.path());
     for offset in 1..=20 {
         // The second piece changes at every fifth checkpoint.
         save(&checkpoints, offset, pieces(&[(0, offset.cast_unsigned()), (1, offset.cast_unsigned() / 5)]));
-        let kept = usize::try_from(offset.min(3)).unwrap();
+        let kept = usize::try_from(offset.min(4)).unwrap();
         assert_eq!(objects(root.path(), "manifest-").len(), kept);
         assert_eq!(objects(root.path(), "piece-0-").len(), kept);
-        for offset in (1..=offset).rev().take(kept) {
+        for offset in (1..=offset).rev().take(3).chain([1]) {
             let version = offset.cast_unsigned();
             assert_eq!(load(&open(root.path()), offset), Some((offset, vec![(0, version), (1, version / 5)])));
         }
     }
-    assert_eq!(objects(root.path(), "piece-1-").len(), 2);
+    assert_eq!(objects(root.path(), "piece-1-").len(), 3);
     assert_eq!(failures(&checkpoints), 0.0);
+}
+
+/// The offsets of the checkpoints that are there.
+fn offsets(root: &Path) -> Vec<i64> {
+    objects(root, "manifest-").iter().map(|name| manifest::offset(name).unwrap()).collect()
+}
+
+fn make_all_old(root: &Path) {
+    objects(root, "manifest-").iter().for_each(|name| make_old(&directory(root).join(name)));
+}
+
+#[test]
+fn one_of_more_than_an_hour_ago_is_kept() {
+    let root = tempfile::tempdir().unwrap();
+    let checkpoints = open(root.path());
+    let save = |offset: i64| save(&checkpoints, offset, pieces(&[(0, offset.cast_unsigned())]));
+    (1..=9).for_each(save);
+    assert_eq!(offsets(root.path()), [1, 7, 8, 9], "the first is on its way");
+    make_old(&manifest_at(root.path(), 1));
+    (10..=19).for_each(save);
+    assert_eq!(offsets(root.path()), [1, 7, 17, 18, 19]);
+    make_old(&manifest_at(root.path(), 7));
+    save(20);
+    assert_eq!(offsets(root.path()), [7, 17, 18, 19, 20], "the first has made way");
+    make_all_old(root.path());
+    (21..=30).for_each(save);
+    assert_eq!(offsets(root.path()), [20, 21, 28, 29, 30], "never more than one of each");
+    offsets(root.path()).iter().for_each(|offset| {
+        assert_eq!(load(&checkpoints, *offset), Some((*offset, vec![(0, offset.cast_unsigned())])));
+    });
+}
+
+#[test]
+fn who_goes_back_to_another_version_finds_a_checkpoint_of_it() {
+    let root = tempfile::tempdir().unwrap();
+    let checkpoints = open(root.path());
+    for offset in 1..=30 {
+        let engine = if offset <= 10 { "0.9" } else { "1.0" }.to_owned();
+        assert!(checkpoints.save(&place(), Head { engine, ..head(offset) }, pieces(&[(0, offset.cast_unsigned())])));
+        assert!(checkpoints.finish(soon()));
+        if offset == 20 {
+            make_all_old(root.path());
+        }
+    }
+    assert_eq!(offsets(root.path()), [10, 20, 21, 28, 29, 30]);
+    let engine = |found: &Head| Ok(found.engine.clone());
+    let found = checkpoints.load(&place(), 10, soon(), engine, |_, _| Ok(())).unwrap();
+    assert_eq!(found.unwrap().1, "0.9");
 }
 
 #[test]
@@ -409,8 +534,12 @@ fn what_others_wrote_is_left_to_them_for_a_while() {
     for offset in 4..=7 {
         save(&new, offset, pieces(&[(1, 1)]));
     }
-    assert_eq!(objects(root.path(), "manifest-000").len(), 3 + 1 + 1, "ours, one that goes further, a leftover");
-    assert_eq!(objects(root.path(), "piece-0-").len(), 4 - 1 + 2, "deleted by its own writer, or not at all");
+    assert_eq!(
+        objects(root.path(), "manifest-000").len(),
+        3 + 1 + 1 + 1,
+        "ours, the first, one that goes further, a leftover"
+    );
+    assert_eq!(objects(root.path(), "piece-0-").len(), 4 + 2, "left to their own writers");
     assert_eq!(load(&open(root.path()), i64::MAX), Some((50, vec![(0, 50)])));
 
     objects(root.path(), "").iter().for_each(|name| make_old(&directory(root.path()).join(name)));
@@ -421,6 +550,45 @@ fn what_others_wrote_is_left_to_them_for_a_while() {
     assert_eq!(objects(root.path(), "README").len(), 1, "not ours at all");
     assert_eq!(load(&new, i64::MAX), Some((8, vec![(1, 1)])));
     assert_eq!(failures(&new), 0.0);
+}
+
+#[test]
+fn whoever_cannot_read_a_manifest_deletes_no_piece() {
+    let root = tempfile::tempdir().unwrap();
+    let (owner, zombie) = (open(root.path()), open(root.path()));
+    let aged = |state: &[(usize, u64)], offset| {
+        save(&owner, offset, pieces(state));
+        objects(root.path(), "piece-").iter().for_each(|name| make_old(&directory(root.path()).join(name)));
+    };
+    aged(&[(0, 1), (1, 1)], 10);
+    let listed = zombie.store.list(&zombie.store.directory(&place())).unwrap();
+    aged(&[(0, 1), (1, 2)], 11);
+    // As if its owner had deleted it after it was listed.
+    fs::remove_file(manifest_at(root.path(), 10)).unwrap();
+    let writer = Writer::new(Arc::clone(&zombie.store), Arc::clone(&zombie.status));
+    let standing = writer::Standing { own: "", offset: 5, engine: "1", full: false };
+    writer.clean(&mut writer::Known::default(), &place(), &listed, &standing).unwrap();
+    assert_eq!(objects(root.path(), "piece-").len(), 3);
+    assert_eq!(load(&zombie, i64::MAX), Some((11, vec![(0, 1), (1, 2)])));
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_still_makes_room() {
+    let root = tempfile::tempdir().unwrap();
+    let dead = open(root.path());
+    save(&dead, 1, pieces(&[(0, 1)]));
+    for number in 0..5 {
+        let name = format!("piece-{number}-9-x.arrows");
+        fs::write(directory(root.path()).join(&name), "of one that died").unwrap();
+        make_old(&directory(root.path()).join(&name));
+    }
+    fs::write(directory(root.path()).join("piece-9-9-y.arrows"), "of one that is at it").unwrap();
+    let checkpoints = open(root.path());
+    let broken = Box::new(|| Err(ArrowError::ComputeError("no".to_owned())));
+    save(&checkpoints, 2, vec![Piece { number: 0, version: 2, tables: broken }]);
+    assert_eq!(failures(&checkpoints), 1.0);
+    assert_eq!(objects(root.path(), "piece-").len(), 2, "what a manifest names, and what is new");
+    assert_eq!(load(&checkpoints, i64::MAX), Some((1, vec![(0, 1)])));
 }
 
 #[test]
@@ -441,7 +609,7 @@ fn pieces_of_a_manifest_that_cannot_be_understood_are_kept() {
     let (newer, checkpoints) = (open(root.path()), open(root.path()));
     save(&newer, 1, pieces(&[(0, 1)]));
     let text = fs::read_to_string(manifest_at(root.path(), 1)).unwrap();
-    fs::write(manifest_at(root.path(), 1), text.replacen("\"format\":1", "\"format\":2", 1)).unwrap();
+    fs::write(manifest_at(root.path(), 1), text.replacen("\"format\":2", "\"format\":3", 1)).unwrap();
     make_old(&object(root.path(), "piece-0-1-"));
     save(&checkpoints, 2, pieces(&[(0, 2)]));
     save(&checkpoints, 3, pieces(&[(0, 3)]));
@@ -502,7 +670,8 @@ fn a_full_disk_costs_nothing_but_the_checkpoint() {
         assert!(in_child(root.path(), &if may_mount { mounted(test) } else { limited }));
         return;
     };
-    assert!(fs::write(root.join("probe"), vec![0; 1 << 20]).is_err(), "the disk is small");
+    let small = fs::write(root.join("probe"), vec![0; 1 << 20]).unwrap_err();
+    let is_full = small.kind() == std::io::ErrorKind::StorageFull;
     fs::remove_file(root.join("probe")).unwrap();
     let checkpoints = open(&root);
     let large = || Piece { number: 1, version: 9, tables: Box::new(|| Ok(tables(1, 9, 100_000))) };
@@ -517,6 +686,22 @@ fn a_full_disk_costs_nothing_but_the_checkpoint() {
     save(&checkpoints, 5, pieces(&[(0, 5), (1, 5)]));
     assert_eq!(failures(&checkpoints), 3.0);
     assert_eq!(load(&checkpoints, i64::MAX), Some((5, vec![(0, 5), (1, 5)])));
+
+    // Old checkpoints are a luxury where there is no room for new ones.
+    (11..15).for_each(|offset| save(&checkpoints, offset, pieces(&[(0, offset.cast_unsigned())])));
+    assert_eq!(offsets(&root), [1, 12, 13, 14]);
+    save(&checkpoints, 15, vec![piece(0, 15), large()]);
+    assert_eq!(offsets(&root), if is_full { vec![12, 13, 14] } else { vec![1, 12, 13, 14] });
+
+    // What a process left that died is no reason to stay full for ever.
+    let left = directory(&root).join("piece-7-7-x.arrows");
+    assert!(fs::write(&left, vec![0; 1 << 20]).is_err());
+    save(&checkpoints, 16, pieces(&[(0, 16), (1, 16)]));
+    make_old(&left);
+    save(&checkpoints, 17, pieces(&[(0, 17), (1, 17)]));
+    assert!(!left.exists());
+    save(&checkpoints, 18, pieces(&[(0, 18), (1, 18)]));
+    assert_eq!(load(&checkpoints, i64::MAX), Some((18, vec![(0, 18), (1, 18)])));
 }
 
 #[test]

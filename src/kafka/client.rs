@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rdkafka::Statistics;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -275,5 +275,47 @@ pub(super) fn create_topics(shared: &Shared) -> Result<()> {
             Err((topic, error)) => bail!("cannot create topic `{topic}`: {error}"),
         }
     }
+    match shared.runtime.block_on(log_config(&admin, config.log_topic(), &options)) {
+        Ok(found) => warn_of_forgetting(config.log_topic(), config.log.direct, &found),
+        Err(error) => tracing::warn!("not known how long topic `{}` keeps its records: {error:#}", config.log_topic()),
+    }
     Ok(())
+}
+
+/// The settings of a topic that make it forget.
+async fn log_config(
+    admin: &AdminClient<DefaultClientContext>,
+    topic: &str,
+    options: &AdminOptions,
+) -> Result<Vec<(&'static str, String)>> {
+    let described = admin.describe_configs(&[ResourceSpecifier::Topic(topic)], options).await?;
+    let described = described.into_iter().next().context("no answer")??;
+    let value = |name| described.get(name)?.value.clone();
+    let forgets = |name: &'static str, value: &String| match name {
+        "cleanup.policy" => value != "delete",
+        _ => value != "-1",
+    };
+    let settings = ["retention.ms", "retention.bytes", "cleanup.policy"];
+    let found = settings.into_iter().filter_map(|name| Some((name, value(name)?)));
+    Ok(found.filter(|(name, value)| forgets(name, value)).collect())
+}
+
+/// An existing topic is taken as it is; one that forgets by itself takes a part of the memory with it.
+fn warn_of_forgetting(topic: &str, direct: bool, found: &[(&str, String)]) {
+    if found.is_empty() {
+        return;
+    }
+    let found: Vec<String> = found.iter().map(|(name, value)| format!("`{name}={value}`")).collect();
+    let found = found.join(", ");
+    if direct {
+        tracing::warn!(
+            "the log is the source `{topic}`, which forgets ({found}): without a valid checkpoint, agents begin again with \
+             what is still there"
+        );
+    } else {
+        tracing::warn!(
+            "the log `{topic}` forgets ({found}): without a valid checkpoint, agents begin again with what is still there; \
+             set `retention.ms=-1`, `retention.bytes=-1` and `cleanup.policy=delete`"
+        );
+    }
 }

@@ -79,13 +79,17 @@ struct Held {
 }
 
 impl EngineStage {
+    /// The stage's name, which also ends its group's.
+    pub(super) const NAME: &str = "engine";
+
     pub(super) fn open(shared: Arc<Shared>) -> Result<Self> {
         create_topics(&shared)?;
         let mut store = RulebookStore::open(&shared.config.rulebook.store)?;
         store.keep(&shared.book())?;
-        let group = format!("{}-engine", shared.config.kafka.group);
+        let group = format!("{}-{}", shared.config.kafka.group, Self::NAME);
         let interval = Duration::from_secs(shared.config.checkpoints.interval_seconds);
-        let shards = Shards::new(&group, Arc::clone(&shared.checkpoints), interval);
+        let status = Arc::clone(&shared.status);
+        let shards = Shards::new(Self::NAME, status, &group, Arc::clone(&shared.checkpoints), interval);
         let (last_tick, last_count) = (Instant::now(), Instant::now());
         Ok(Self { shared, store, shards, last_tick, last_count, held: Held::default() })
     }
@@ -245,11 +249,10 @@ impl Stage for EngineStage {
         let book = self.shared.book();
         let hash = book.hash();
         for shard in self.shards.iter_mut().filter(|shard| shard.rebuilt) {
-            if shard.engine.rulebook().hash() != hash && shard.switching_to.as_deref() != Some(hash) {
+            if shard.has_to_switch(hash, tick) {
                 self.store.keep(&book)?;
                 let switch = LogRecord::Rulebook { hash: hash.to_owned() };
                 outputs.push(shard.control(&switch, &self.store)?);
-                shard.switching_to = Some(hash.to_owned());
             }
             if tick && let Some(at) = shard.due_tick() {
                 outputs.push(shard.control(&LogRecord::Tick { at }, &self.store)?);

@@ -92,7 +92,7 @@ pub(crate) fn run(config: Config) -> Result<()> {
 
     let (stop, handle) = (AtomicBool::new(false), runtime.handle().clone());
     let shared = Arc::new(Shared { config, book, status, checkpoints, stop, runtime: handle });
-    let mut stages = vec![spawn("engine", &shared, engine::EngineStage::open)?];
+    let mut stages = vec![spawn(engine::EngineStage::NAME, &shared, engine::EngineStage::open)?];
     if !shared.config.log.direct {
         stages.push(spawn("hop", &shared, |shared| Ok(hop::Hop::new(shared)))?);
     }

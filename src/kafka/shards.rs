@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use tautline_detectors::baselines::Baselines;
 use tautline_detectors::engine::Engine;
 use tautline_detectors::event::Millis;
@@ -17,8 +17,12 @@ use crate::checkpoint::{Checkpoints, Head, Piece, Place};
 use crate::config;
 use crate::status::Status;
 
-/// How long a partition that is given up waits for its last checkpoint.
-const LAST_CHECKPOINT: Duration = Duration::from_secs(5);
+/// How long the partitions that are given up in one round wait for their last checkpoints, all together: the group waits
+/// for them.
+const LAST_CHECKPOINTS: Duration = Duration::from_secs(5);
+/// How long those that are taken over in one round may take to be restored, all together: the group takes whoever does not
+/// poll for five minutes for dead.
+const RESTORE: Duration = Duration::from_secs(240);
 
 /// One partition's engine.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub struct Shard {
     next: i64,
     /// Offset from which on we speak.
     speaks_from: i64,
+    /// Whether anything was committed before.
+    known: bool,
     /// Whether the replay has come to `speaks_from`.
     pub(super) rebuilt: bool,
     /// Hash of the rulebook that the partition began with.
@@ -39,8 +45,8 @@ pub struct Shard {
     pub(super) moved: bool,
     /// Time of the latest event.
     pub(super) latest: Millis,
-    /// The rulebook that was appended last and has not come back yet.
-    pub(super) switching_to: Option<String>,
+    /// The rulebook that was appended since the last tick and has not come back yet.
+    switching_to: Option<String>,
     /// Number of the latest record of our own that came back; an older one is one of ours sent again by somebody else.
     pub(super) opened: u64,
     /// Number of the latest record of our own that was sent.
@@ -56,7 +62,25 @@ impl Shard {
         offset >= self.speaks_from
     }
 
+    /// Whether a switch to the rulebook of this hash is to be appended. It is asked for again with every tick until it comes
+    /// back, for it may have been lost; a second one changes nothing.
+    pub(super) fn has_to_switch(&mut self, hash: &str, tick: bool) -> bool {
+        if tick {
+            self.switching_to = None;
+        }
+        let switches = self.engine.rulebook().hash() != hash && self.switching_to.as_deref() != Some(hash);
+        if switches {
+            self.switching_to = Some(hash.to_owned());
+        }
+        switches
+    }
+
+    /// Hands a checkpoint to the writer; all that was taken is committed, now or before.
     fn save(&mut self, checkpoints: &Checkpoints) {
+        if !self.known && self.next == self.speaks_from {
+            // Nothing is committed yet: a checkpoint would look as if offsets had expired.
+            return;
+        }
         let head = Head {
             engine: env!("CARGO_PKG_VERSION").to_owned(),
             offset: self.next,
@@ -79,11 +103,27 @@ impl Shard {
 /// The shards of a stage.
 #[derive(Debug)]
 pub struct Shards {
+    /// The stage's name, and where it says that it is alive.
+    stage: &'static str,
+    status: Arc<Status>,
     group: String,
     checkpoints: Arc<Checkpoints>,
     interval: Duration,
     saved: Instant,
     shards: BTreeMap<usize, Shard>,
+    giving_up: Deadline,
+    taking_over: Deadline,
+}
+
+/// A deadline that all of a round share.
+#[derive(Debug, Default)]
+struct Deadline(Option<Instant>);
+
+impl Deadline {
+    /// When it is, with so long from the first of the round on.
+    fn within(&mut self, patience: Duration) -> Instant {
+        *self.0.get_or_insert_with(|| Instant::now() + patience)
+    }
 }
 
 impl Shards {
@@ -95,13 +135,22 @@ impl Shards {
     pub fn open(group: &str, url: &str, interval: Duration) -> Result<Self> {
         let url = url.to_owned().try_into().map_err(|error: String| anyhow!(error))?;
         let config = config::Checkpoints { url, interval_seconds: interval.as_secs() };
-        let checkpoints = Checkpoints::open(&config, Arc::new(Status::new()?))?;
-        Ok(Self::new(group, Arc::new(checkpoints), interval))
+        let status = Arc::new(Status::new()?);
+        let checkpoints = Checkpoints::open(&config, Arc::clone(&status))?;
+        Ok(Self::new("own", status, group, Arc::new(checkpoints), interval))
     }
 
     /// The same where there are checkpoints already.
-    pub(super) fn new(group: &str, checkpoints: Arc<Checkpoints>, interval: Duration) -> Self {
-        Self { group: group.to_owned(), checkpoints, interval, saved: Instant::now(), shards: BTreeMap::new() }
+    pub(super) fn new(
+        stage: &'static str,
+        status: Arc<Status>,
+        group: &str,
+        checkpoints: Arc<Checkpoints>,
+        interval: Duration,
+    ) -> Self {
+        let (giving_up, taking_over) = Default::default();
+        let (group, saved) = (group.to_owned(), Instant::now());
+        Self { stage, status, group, checkpoints, interval, saved, shards: BTreeMap::new(), giving_up, taking_over }
     }
 
     /// Takes over a partition: restores the newest checkpoint that goes no further than what is committed, or begins with
@@ -112,7 +161,8 @@ impl Shards {
     ///
     /// # Errors
     ///
-    /// A rulebook that judged the partition cannot be found.
+    /// The checkpoints cannot be read, nothing is committed of a partition that has one, or a rulebook that judged the
+    /// partition cannot be found.
     pub fn take_over(
         &mut self,
         assigned: Assigned,
@@ -124,8 +174,10 @@ impl Shards {
         let place =
             Place { group: self.group.clone(), topic: partition.topic.to_string(), partition: partition.number };
         let first_book = if note.is_empty() { book.to_owned() } else { note };
-        // Of a partition that nobody ever read, a checkpoint is that of another topic of this name.
-        let recovered = committed.and_then(|at_most| self.recover(&place, at_most));
+        let recovered = match committed {
+            Some(at_most) => self.recover(&place, at_most)?,
+            None => self.ensure_new(&place, begins).map(|()| None)?,
+        };
         let (head, baselines) = recovered.unwrap_or_else(|| {
             let book = first_book.clone();
             if committed.is_some() {
@@ -145,6 +197,7 @@ impl Shards {
             place,
             next,
             speaks_from,
+            known: committed.is_some(),
             rebuilt: next >= speaks_from,
             first_book: head.first_book,
             moved: false,
@@ -158,13 +211,42 @@ impl Shards {
     }
 
     /// The newest valid checkpoint that goes no further than `at_most`.
-    fn recover(&self, place: &Place, at_most: i64) -> Option<(Head, Baselines)> {
-        let absorb = |baselines: &mut Baselines, tables: &[_]| baselines.absorb(tables).map_err(|e| e.to_string());
-        let loaded = self.checkpoints.load(place, at_most, |_| Ok(Baselines::default()), absorb);
-        loaded.unwrap_or_else(|error| {
-            tracing::error!(%place, "checkpoints cannot be read: {error:#}");
-            None
-        })
+    ///
+    /// Those that cannot be read are not taken for none: without them we would speak from a part of the memory, and our
+    /// own checkpoints would push out theirs.
+    fn recover(&mut self, place: &Place, at_most: i64) -> Result<Option<(Head, Baselines)>> {
+        let absorb = |baselines: &mut Baselines, tables: &[_]| {
+            // A large memory takes its time; whoever restores it is not stuck.
+            self.status.beat(self.stage, false);
+            baselines.absorb(tables).map_err(|error| error.to_string())
+        };
+        let until = self.taking_over.within(RESTORE);
+        let loaded = self.checkpoints.load(place, at_most, until, |_| Ok(Baselines::default()), absorb);
+        loaded.with_context(|| format!("`{place}` is taken over only when its checkpoints can be read"))
+    }
+
+    /// Refuses a partition that has a checkpoint though nothing is committed: its offsets have expired, or the topic was
+    /// made anew. To begin anew would alert all of the log again; to go on from the checkpoint would pass over the first
+    /// records of a new topic. Which of the two it is only people know.
+    fn ensure_new(&self, place: &Place, begins: i64) -> Result<()> {
+        let furthest = match self.checkpoints.furthest(place) {
+            Err(error) if begins == 0 => {
+                tracing::error!(%place, "not known whether there are checkpoints, read from the log's start: {error:#}");
+                None
+            }
+            listed => {
+                listed.with_context(|| format!("`{place}` is taken over only when its checkpoints can be listed"))?
+            }
+        };
+        let Some(to) = furthest.filter(|offset| *offset > 0) else { return Ok(()) };
+        let Place { group, topic, partition } = place;
+        bail!(
+            "`{place}` has a checkpoint up to offset {to}, but the group `{group}` has committed nothing: its offsets have \
+             expired or were deleted, or the topic was made anew. Stop every process of the group, then either go on from \
+             there: `kafka-consumer-groups.sh --bootstrap-server … --group {group} --topic {topic}:{partition} \
+             --reset-offsets --to-offset {to} --execute`; or begin anew, with all alerts of the log once more: delete the \
+             checkpoints of `{place}`"
+        );
     }
 
     /// A partition's shard.
@@ -190,26 +272,28 @@ impl Shards {
         (next > shard.speaks_from).then(|| shard.first_book.clone())
     }
 
-    /// Saves everything if it is time. To be called when all that was taken is committed.
+    /// Saves everything if it is time. To be called once a round, when all that was taken is committed.
     pub fn save_when_due(&mut self) {
+        (self.giving_up, self.taking_over) = Default::default();
         if self.saved.elapsed() < self.interval {
             return;
         }
         self.saved = Instant::now();
-        for shard in self.shards.values_mut().filter(|shard| shard.rebuilt) {
+        // Also in the midst of a replay: whoever has to begin again goes on from there, in silence up to the commit.
+        for shard in self.shards.values_mut() {
             shard.save(&self.checkpoints);
         }
     }
 
-    /// Gives up a partition, of which everything taken is committed. Whoever takes it over finds a checkpoint there.
+    /// Gives up a partition, of which everything taken is committed. Whoever takes it over finds a checkpoint there, unless
+    /// the store is slow.
     pub fn give_up(&mut self, slot: usize) {
         let Some(mut shard) = self.shards.remove(&slot) else { return };
-        if shard.rebuilt {
-            // One that is being written goes no further than the last interval.
-            self.checkpoints.finish(LAST_CHECKPOINT);
-            shard.save(&self.checkpoints);
-            self.checkpoints.finish(LAST_CHECKPOINT);
-        }
+        let until = self.giving_up.within(LAST_CHECKPOINTS);
+        // One that is being written goes no further than the last interval.
+        self.checkpoints.finish(until);
+        shard.save(&self.checkpoints);
+        self.checkpoints.finish(until);
         self.checkpoints.forget(&shard.place);
     }
 
@@ -233,3 +317,6 @@ fn say_what_is_replayed(place: &Place, head: &Head, begins: i64, speaks_from: i6
         tracing::info!(%place, offset = head.offset, replayed, "memory taken over, the rest is replayed in silence");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,7 +39,7 @@ pub(super) fn absorb(baselines: &mut Baselines, batches: &[RecordBatch]) -> Resu
         }
     }
     for batch in tables(batches, "notices")? {
-        baselines.absorb_notices(batch)?;
+        baselines.absorb_lines(batch)?;
     }
     profiles.into_iter().try_for_each(|(profile, cells)| baselines.admit(profile, cells))
 }

@@ -1,8 +1,8 @@
 //! Snapshots of the baselines as Arrow record batches, and back.
 //!
-//! Layout 2, five tables: `agents` (a row an agent), `cells` (what is counted of each agent, agent by agent), `texts` (the
-//! values that the cells are of), `runs` (a row a playbook run under way) and `notices` (a row a report about an
-//! unregistered principal). A whole snapshot is one set of them, sorted by its texts, so that equal memory gives equal
+//! Layout 3, five tables: `agents` (a row an agent), `cells` (what is counted of each agent, agent by agent), `texts` (the
+//! values that the cells are of), `runs` (a row a playbook run under way) and `notices` (a row the digest of a report about
+//! an unregistered principal; layout 2 has the report itself, and else is the same). A whole snapshot is one set of them, sorted by its texts, so that equal memory gives equal
 //! bytes whatever the order in which it was learned; a piece of a checkpoint is a set in the order of the memory.
 
 use std::collections::HashMap;
@@ -19,13 +19,16 @@ use rustc_hash::FxHashMap;
 
 use super::cells::{Cells, Key};
 use super::{
-    Baselines, Cell, Content, DIMENSIONS, Dimension, HOURS_OF_WEEK, Piece, Profile, RATES, RateHistory, RunState,
-    Texts, layout_1,
+    Baselines, Cell, Content, DIMENSIONS, Dimension, HOURS_OF_WEEK, Notices, Piece, Profile, RATES, RateHistory,
+    RunState, Texts, layout_1,
 };
+use crate::event::Digest;
 use crate::stats::WindowCounts;
 
 /// Version of the tables' layout, kept in each schema's metadata.
-const VERSION: &str = "2";
+const VERSION: &str = "3";
+/// The one before.
+const WITH_LINES: &str = "2";
 
 /// Why a snapshot could not be restored.
 #[derive(Debug)]
@@ -43,7 +46,7 @@ impl fmt::Display for RestoreError {
         match self {
             Self::Version(found) => write!(
                 f,
-                "baselines of layout `{found}` cannot be read: this version reads layouts `{}` and `{VERSION}`",
+                "baselines of layout `{found}` cannot be read: this version reads layouts `{}` to `{VERSION}`",
                 layout_1::VERSION
             ),
             Self::Missing(what) => write!(f, "baselines without `{what}`: the snapshot is damaged"),
@@ -90,8 +93,6 @@ impl Baselines {
     pub fn snapshot(&self) -> Result<Vec<RecordBatch>, ArrowError> {
         let mut profiles: Vec<&Profile> = self.iter().map(|(_, profile)| profile).collect();
         profiles.sort_unstable_by(|a, b| a.agent.cmp(&b.agent));
-        let mut notices: Vec<&str> = self.notices.lines.iter().map(String::as_str).collect();
-        notices.sort_unstable();
         let texts = self.values.texts();
         let mut cells = CellColumns::of(texts, &profiles);
         for profile in &profiles {
@@ -99,7 +100,7 @@ impl Baselines {
             sorted.sort_unstable_by_key(|(key, _)| (key.dimension(), cells.order(*key)));
             cells.add(&sorted);
         }
-        tables(&profiles, cells, &notices)
+        tables(&profiles, cells, &self.notices)
     }
 
     /// Adds what one snapshot, or one piece of a frozen memory, holds. After an error the memory is not to be used.
@@ -111,7 +112,8 @@ impl Baselines {
     pub fn absorb(&mut self, batches: &[RecordBatch]) -> Result<(), RestoreError> {
         match layout(batches)? {
             layout_1::VERSION => layout_1::absorb(self, batches),
-            VERSION => self.absorb_tables(batches),
+            WITH_LINES => self.absorb_tables(batches, Self::absorb_lines),
+            VERSION => self.absorb_tables(batches, Self::absorb_notices),
             other => Err(RestoreError::Version(other.to_owned())),
         }
     }
@@ -127,7 +129,11 @@ impl Baselines {
         Ok(baselines)
     }
 
-    fn absorb_tables(&mut self, batches: &[RecordBatch]) -> Result<(), RestoreError> {
+    fn absorb_tables(
+        &mut self,
+        batches: &[RecordBatch],
+        absorb_notices: fn(&mut Self, &RecordBatch) -> Result<(), RestoreError>,
+    ) -> Result<(), RestoreError> {
         let keys = self.keys(one_table(batches, "texts")?)?;
         let mut profiles = profiles(one_table(batches, "agents")?)?;
         let cells = cells(&profiles, one_table(batches, "cells")?, &keys)?;
@@ -135,7 +141,7 @@ impl Baselines {
         for ((profile, _), cells) in profiles.into_iter().zip(cells) {
             self.admit(profile, cells)?;
         }
-        self.absorb_notices(one_table(batches, "notices")?)
+        absorb_notices(self, one_table(batches, "notices")?)
     }
 
     /// Takes in a profile, with its cells in any order, of an agent that is not there yet.
@@ -164,10 +170,21 @@ impl Baselines {
         code.map(|code| Key::new(found, code)).ok_or_else(|| damaged(format!("{dimension} {value}")))
     }
 
-    pub(super) fn absorb_notices(&mut self, batch: &RecordBatch) -> Result<(), RestoreError> {
+    /// The notices as layouts 1 and 2 have them: the lines themselves.
+    pub(super) fn absorb_lines(&mut self, batch: &RecordBatch) -> Result<(), RestoreError> {
         let lines = text(batch, "notice")?;
+        let digests = (0..batch.num_rows()).map(|row| Digest::of(lines.value(row).as_bytes()));
+        Arc::make_mut(&mut self.notices).digests.extend(digests);
+        Ok(())
+    }
+
+    fn absorb_notices(&mut self, batch: &RecordBatch) -> Result<(), RestoreError> {
+        let digests = bytes(batch, "digest")?;
         let notices = Arc::make_mut(&mut self.notices);
-        notices.lines.extend((0..batch.num_rows()).map(|row| lines.value(row).to_owned()));
+        for row in 0..batch.num_rows() {
+            let digest: [u8; 16] = digests.value(row).try_into().map_err(|_| damaged("digest of a notice"))?;
+            notices.digests.insert(Digest(u128::from_be_bytes(digest)));
+        }
         Ok(())
     }
 }
@@ -181,15 +198,12 @@ impl Piece {
     pub fn tables(&self) -> Result<Vec<RecordBatch>, ArrowError> {
         let nothing = Texts::default();
         match &self.content {
-            Content::Notices(notices) => {
-                let lines: Vec<&str> = notices.lines.iter().map(String::as_str).collect();
-                tables(&[], CellColumns::of(&nothing, &[]), &lines)
-            }
+            Content::Notices(notices) => tables(&[], CellColumns::of(&nothing, &[]), notices),
             Content::Profiles(chunk, texts) => {
                 let profiles: Vec<&Profile> = chunk.profiles.iter().collect();
                 let mut cells = CellColumns::of(texts, &profiles);
                 profiles.iter().for_each(|profile| cells.add(profile.cells.all()));
-                tables(&profiles, cells, &[])
+                tables(&profiles, cells, &Notices::default())
             }
         }
     }
@@ -271,9 +285,11 @@ fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-fn tables(profiles: &[&Profile], cells: CellColumns<'_>, notices: &[&str]) -> Result<Vec<RecordBatch>, ArrowError> {
+fn tables(profiles: &[&Profile], cells: CellColumns<'_>, notices: &Notices) -> Result<Vec<RecordBatch>, ArrowError> {
     let agents = agents_table(profiles).with("cells", UInt32Array::from(cells.agents.clone()));
-    let notices = Table::new("notices").with("notice", StringArray::from_iter_values(notices));
+    let mut digests: Vec<[u8; 16]> = notices.digests.iter().map(|digest| digest.0.to_be_bytes()).collect();
+    digests.sort_unstable();
+    let notices = Table::new("notices").with("digest", BinaryArray::from_iter_values(digests));
     let texts = cells.texts_table();
     [agents, texts, cells.table(), runs_table(profiles), notices].into_iter().map(Table::batch).collect()
 }

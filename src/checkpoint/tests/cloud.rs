@@ -104,9 +104,9 @@ fn a_cloud_that_does_not_answer_is_given_up_soon() {
     let start = Instant::now();
     assert!(checkpoints.save(&place(), head(1), pieces(&[(0, 1)])));
     assert!(start.elapsed() < Duration::from_secs(1));
-    let error = checkpoints.load(&place(), i64::MAX, |_| Ok(State::new()), restore).unwrap_err();
+    let error = checkpoints.load(&place(), i64::MAX, soon(), |_| Ok(State::new()), restore).unwrap_err();
     assert!(format!("{error:#}").contains("cannot list `some/where/tautline-engine/"), "{error:#}");
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
-    assert!(checkpoints.finish(LONG));
+    assert!(checkpoints.finish(soon()));
     assert_eq!(failures(&checkpoints), 1.0);
 }

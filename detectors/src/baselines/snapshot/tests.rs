@@ -128,7 +128,7 @@ fn values_that_cannot_be_are_refused() {
     let bytes = |bytes: &[u8], rows| -> ArrayRef { Arc::new(BinaryArray::from_iter_values(vec![bytes; rows])) };
     let rows = |table: usize| whole[table].num_rows();
     let numbers = |number: u32, rows| -> ArrayRef { Arc::new(UInt32Array::from(vec![number; rows])) };
-    let cases: [(usize, &str, ArrayRef); 10] = [
+    let cases: [(usize, &str, ArrayRef); 11] = [
         (0, "recent", bytes(&[1; 15], rows(0))),
         (0, "evidence", Arc::new(Float64Array::from(vec![f64::NAN; rows(0)]))),
         (0, "evidence", Arc::new(Float64Array::from(vec![-1.0; rows(0)]))),
@@ -139,6 +139,7 @@ fn values_that_cannot_be_are_refused() {
         (2, "text", numbers(0, rows(2))),
         (2, "text", numbers(u32::MAX, rows(2))),
         (3, "agent", numbers(1, rows(3))),
+        (4, "digest", bytes(&[1; 15], rows(4))),
     ];
     for (table, name, column) in cases {
         let mut tables = whole.clone();
@@ -186,25 +187,45 @@ fn pieces_hold_together_what_the_whole_holds() {
     assert_eq!(versions(&whole.freeze()), after);
 }
 
-/// Written by version 0.1 from the same events as [`memory`].
+/// Written by earlier versions from the same events as [`memory`].
 const LAYOUT_1: &[u8] = include_bytes!("../layout-1.arrows");
+const LAYOUT_2: &[u8] = include_bytes!("../layout-2.arrows");
 
-#[test]
-fn the_layout_before_is_restored() {
-    let mut bytes = LAYOUT_1;
+fn fixture(mut bytes: &[u8]) -> Vec<RecordBatch> {
     let mut tables = Vec::new();
     while !bytes.is_empty() {
         let reader = arrow::ipc::reader::StreamReader::try_new(&mut bytes, None).unwrap();
         tables.extend(reader.map(Result::unwrap));
     }
-    assert_eq!(tables.len(), 4);
-    let restored = Baselines::restore(&tables).unwrap();
-    assert_eq!(restored.snapshot().unwrap(), memory().snapshot().unwrap());
-    for missing in 0..tables.len() {
-        let mut rest = tables.clone();
-        rest.remove(missing);
-        assert!(matches!(error(&rest), RestoreError::Missing(_)));
+    tables
+}
+
+#[test]
+fn the_layouts_before_are_restored() {
+    for (bytes, count) in [(LAYOUT_1, 4), (LAYOUT_2, 5)] {
+        let tables = fixture(bytes);
+        assert_eq!(tables.len(), count);
+        let mut restored = Baselines::restore(&tables).unwrap();
+        assert_eq!(restored.snapshot().unwrap(), memory().snapshot().unwrap());
+        let line = tables[count - 1].column_by_name("notice").unwrap().as_string::<i32>().value(0).to_owned();
+        assert!(!restored.notice(line), "what was reported is not reported again");
+        for missing in 0..tables.len() {
+            let mut rest = tables.clone();
+            rest.remove(missing);
+            assert!(matches!(error(&rest), RestoreError::Missing(_)));
+        }
     }
+    let mut tables = fixture(LAYOUT_1);
     tables[0] = with_column(&tables[0], "hours", Some(Arc::new(BinaryArray::from_iter_values([[1, 0, 2, 0]]))));
     assert!(matches!(error(&tables), RestoreError::Damaged(_)));
+}
+
+#[test]
+fn a_notice_takes_as_much_memory_however_long_it_is() {
+    let mut memory = Baselines::default();
+    let long = "x".repeat(1 << 20);
+    assert!(memory.notice(long.clone()) && !memory.notice(long.clone()) && memory.notice(format!("{long}y")));
+    assert_eq!(memory.notices(), 2);
+    let bytes: usize = memory.snapshot().unwrap().iter().map(RecordBatch::get_array_memory_size).sum();
+    assert!(bytes < 8_192, "{bytes}");
 }
