@@ -12,12 +12,26 @@ use tautline_detectors::event::{
     Argument, Credential, CredentialKind, Event, Origin, Outcome, Place, Principal, Source, Trace, Verb,
 };
 
+use crate::format::{Format, Opened, Top, Wire};
 use crate::json::{self, Raw};
-use crate::wire::{self, Flag, List, Members, Name, Object, Text, Time, text};
-use crate::{Reason, Rejection};
+use crate::wire::{self, Flag, List, Members, Name, Object, Text, Time, shown, text};
+use crate::{BATCH_MAX, Reason, Rejection};
 
 mod exposure;
 mod resource;
+
+pub(crate) const WIRE: Wire = Wire {
+    format: Format::Cloudtrail,
+    name: "cloudtrail",
+    tells: &TELLS,
+    looks: |top: &Top<'_>| TELLS.into_iter().any(|name| top.has(name)),
+    open,
+    decode,
+    sole,
+};
+
+/// Any of these at the top of a record makes it CloudTrail's.
+const TELLS: [&str; 4] = ["Records", "detail", "eventVersion", "eventSource"];
 
 /// The most arguments that an event keeps.
 pub const ARGUMENTS_MAX: usize = 32;
@@ -149,6 +163,43 @@ struct OnBehalfOf<'a> {
     user_id: Option<Text<'a>>,
 }
 
+/// What tells a record, a log file and an EventBridge envelope apart; everything else is skipped.
+#[derive(Deserialize)]
+struct Cover<'a> {
+    #[serde(rename = "Records", borrow)]
+    records: Option<List<Raw<'a>, BATCH_MAX>>,
+    #[serde(borrow)]
+    detail: Option<Raw<'a>>,
+    #[serde(rename = "detail-type", borrow)]
+    detail_type: Option<Text<'a>>,
+    #[serde(rename = "eventVersion")]
+    event_version: Option<IgnoredAny>,
+    #[serde(rename = "eventSource")]
+    event_source: Option<IgnoredAny>,
+}
+
+/// Opens what CloudTrail writes: one record, a log file's `{"Records": [...]}`, or an EventBridge envelope.
+fn open(text: &str) -> Result<Opened<'_>, Rejection> {
+    let cover: Cover<'_> = wire::object(text, "")?;
+    if let Some(List(members)) = cover.records {
+        return Opened::many(members, "Records");
+    }
+    if cover.event_version.is_some() || cover.event_source.is_some() {
+        return Ok(Opened::one(text));
+    }
+    match (cover.detail, cover.detail_type) {
+        (Some(_), Some(kind)) if !kind.as_str().ends_with(" via CloudTrail") => Err(Rejection::new(
+            Reason::Unsupported,
+            format!("`detail-type` is `{}`, not one that ends in `via CloudTrail`", shown(kind.as_str())),
+        )),
+        (Some(detail), _) => Ok(Opened::One(detail.0)),
+        (None, _) => Err(Rejection::new(
+            Reason::UnknownFormat,
+            "none of `Records`, `detail`, `eventVersion`, `eventSource` is there, so this is not CloudTrail",
+        )),
+    }
+}
+
 /// Decodes one record that stands alone, in one pass. `None` is for everything else, and for what is wrong with it, to be
 /// found out with more patience.
 pub(crate) fn sole(json: &str) -> Option<Event> {
@@ -209,7 +260,11 @@ fn event(record: Record<'_>) -> Result<Event, Rejection> {
         credential: credential(&identity),
         principal: principal(identity, service)?,
         place: Place { account, region: text(record.aws_region), ..Place::default() },
-        origin: Origin { address: text(record.source_ip_address), user_agent: text(record.user_agent) },
+        origin: Origin {
+            address: text(record.source_ip_address),
+            user_agent: text(record.user_agent),
+            ..Origin::default()
+        },
         trace: record.request_id.map(|id| Trace { request_id: id.into_string(), ..Trace::default() }),
         ..Event::default()
     })

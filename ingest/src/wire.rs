@@ -322,6 +322,11 @@ pub(crate) fn object<'de, T: Deserialize<'de>>(json: &'de str, path: &str) -> Re
     }
 }
 
+/// Parses `json` as an array of values that are not looked into yet.
+pub(crate) fn list<const MAX: usize>(json: &str) -> Result<List<Raw<'_>, MAX>, Rejection> {
+    json::parse(json).map_err(|error| rejection(&error, json, ""))
+}
+
 /// Turns a parser's error into a rejection: what is wrong and where, never the input itself, which may be a secret.
 /// (Messages from this module quote what is safe to show.)
 pub(crate) fn rejection(error: &serde_json::Error, json: &str, path: &str) -> Rejection {
