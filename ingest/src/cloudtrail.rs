@@ -9,12 +9,12 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tautline_detectors::event::{
-    Argument, Credential, CredentialKind, Event, Origin, Outcome, Place, Principal, Source, Trace, Verb,
+    Argument, Credential, CredentialKind, Event, Origin, Outcome, Place, Principal, Resource, Source, Trace, Verb,
 };
 
 use crate::format::{Format, Opened, Top, Wire};
 use crate::json::{self, Raw};
-use crate::wire::{self, Flag, List, Members, Name, Object, Text, Time, shown, text};
+use crate::wire::{self, Flag, List, ListOrNothing, Members, Name, Object, Text, WrittenMoment, shown, text};
 use crate::{BATCH_MAX, Reason, Rejection};
 
 mod exposure;
@@ -53,7 +53,7 @@ type Parameters<'a> = Members<'a, Raw<'a>, PARAMETERS_MAX>;
 struct Record<'a> {
     #[serde(rename = "eventID", borrow)]
     event_id: Name<'a>,
-    event_time: Time,
+    event_time: WrittenMoment,
     #[serde(borrow)]
     event_source: Name<'a>,
     #[serde(borrow)]
@@ -78,7 +78,7 @@ struct Record<'a> {
     #[serde(borrow)]
     response_elements: Option<Raw<'a>>,
     #[serde(borrow)]
-    resources: Option<List<Object<Touched<'a>>, RESOURCES_MAX>>,
+    resources: Option<ListOrNothing<Object<Touched<'a>>, RESOURCES_MAX>>,
     // By these, what one record holds is told apart.
     event_version: Option<IgnoredAny>,
     specversion: Option<IgnoredAny>,
@@ -244,7 +244,12 @@ fn event(record: Record<'_>) -> Result<Event, Rejection> {
         Some(raw) => nested::<Parameters<'_>>(raw, "requestParameters")?,
         None => Parameters::default(),
     };
-    let mut resource = resource::resource(service, name, record.resources.unwrap_or_default(), &parameters);
+    let mut resource = resource::resource(
+        service,
+        name,
+        record.resources.map(|ListOrNothing(list)| list).unwrap_or_default(),
+        &parameters,
+    );
     if let (Some(raw), true) = (&record.request_parameters, verb != Verb::Read) {
         resource.exposes = exposure::exposes(service, name, raw.get(), &account)?;
     }
@@ -419,12 +424,30 @@ fn outcome(error_code: Option<Text<'_>>, name: &str, response: Option<&Raw<'_>>)
             Outcome::Success
         };
     };
-    // As in `AccessDeniedException`, `Client.UnauthorizedOperation`, `VpceAccessDenied`.
-    if ["AccessDenied", "Unauthorized", "Forbidden"].into_iter().any(|refusal| code.contains(refusal)) {
-        Outcome::Denied(code)
-    } else {
-        Outcome::Failed(code)
+    if is_refusal(&code) { Outcome::Denied(code) } else { Outcome::Failed(code) }
+}
+
+/// Whether an error code says that it was refused, as do `AccessDeniedException`, `Client.UnauthorizedOperation` and
+/// `VpceAccessDenied`.
+pub(crate) fn is_refusal(code: &str) -> bool {
+    ["AccessDenied", "Unauthorized", "Forbidden"].into_iter().any(|refusal| code.contains(refusal))
+}
+
+/// The resource of a request of which no more is known than what was sent.
+pub(crate) fn requested(
+    service: &str,
+    name: &str,
+    request: Option<&Raw<'_>>,
+    verb: Verb,
+    account: &str,
+) -> Result<Resource, Rejection> {
+    let path = "api.request.data";
+    let parameters = request.map_or(Ok(Parameters::default()), |raw| nested::<Parameters<'_>>(raw, path))?;
+    let mut resource = resource::resource(service, name, List::default(), &parameters);
+    if let (Some(raw), true) = (request, verb != Verb::Read) {
+        resource.exposes = exposure::exposes(service, name, raw.get(), account)?;
     }
+    Ok(resource)
 }
 
 fn login_failed(response: &Raw<'_>) -> bool {

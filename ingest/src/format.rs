@@ -9,7 +9,7 @@ use tautline_detectors::event::Event;
 
 use crate::json::{self, Raw};
 use crate::wire::{self, Text, shown};
-use crate::{Reason, Rejection, agent_action, cloudtrail};
+use crate::{Reason, Rejection, agent_action, cloudtrail, kubernetes};
 
 /// What the bytes of a stream are.
 ///
@@ -24,6 +24,8 @@ pub enum Format {
     AgentAction,
     /// AWS CloudTrail: one record, a log file's `{"Records": [...]}`, or an EventBridge envelope.
     Cloudtrail,
+    /// The audit log of a Kubernetes API server: `Event` and `EventList`.
+    Kubernetes,
 }
 
 /// One format: how its records are told from others, what they hold and how it is decoded.
@@ -44,7 +46,7 @@ pub(crate) struct Wire {
 }
 
 /// Every format. Under `auto`, the first that knows a record has it.
-pub(crate) const WIRES: &[Wire] = &[agent_action::WIRE, cloudtrail::WIRE];
+pub(crate) const WIRES: &[Wire] = &[agent_action::WIRE, cloudtrail::WIRE, kubernetes::WIRE];
 
 impl Format {
     /// Every format, `auto` first.

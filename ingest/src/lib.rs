@@ -11,9 +11,11 @@ use sha2::{Digest as _, Sha256};
 use tautline_detectors::event::{Digest, Event, Millis, Source};
 
 pub mod agent_action;
+mod audit;
 pub mod cloudtrail;
 mod format;
 mod json;
+mod kubernetes;
 pub mod log;
 pub mod resolve;
 mod wire;
@@ -137,7 +139,11 @@ pub fn decode(bytes: &[u8], format: Format, received: Millis) -> Vec<Result<Even
         return vec![finish(Ok(event), text, received)];
     }
     let mut decoded = Decoded { received, results: Vec::new(), is_batch: false };
-    if text.starts_with('[') { decoded.array(text, format) } else { decoded.record(text, format) }
+    if text.starts_with('[') {
+        decoded.array(text, format)
+    } else {
+        decoded.record(text, format)
+    }
     decoded.numbered()
 }
 

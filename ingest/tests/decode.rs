@@ -110,10 +110,7 @@ fn an_array_is_a_batch_of_records_each_of_its_own_format() {
     let cloudtrail = Some(Source::Cloudtrail);
     assert_eq!(sources, [Some(Source::AgentAction), cloudtrail, cloudtrail, None, None, None]);
     let refused: Vec<_> = decoded.into_iter().filter_map(Result::err).map(|r| (r.index, r.reason)).collect();
-    assert_eq!(
-        refused,
-        [(Some(3), Reason::WrongType), (Some(4), Reason::WrongType), (Some(5), Reason::UnknownFormat)]
-    );
+    assert_eq!(refused, [(Some(3), Reason::WrongType), (Some(4), Reason::WrongType), (Some(5), Reason::UnknownFormat)]);
 }
 
 #[test]
