@@ -9,7 +9,7 @@ use tautline_detectors::event::Event;
 
 use crate::json::{self, Raw};
 use crate::wire::{self, Text, shown};
-use crate::{Reason, Rejection, agent_action, cloudtrail, kubernetes};
+use crate::{Reason, Rejection, agent_action, cloudtrail, gcp, kubernetes};
 
 /// What the bytes of a stream are.
 ///
@@ -24,6 +24,8 @@ pub enum Format {
     AgentAction,
     /// AWS CloudTrail: one record, a log file's `{"Records": [...]}`, or an EventBridge envelope.
     Cloudtrail,
+    /// Google Cloud's audit logs: log entries, bare or as Pub/Sub pushes them.
+    Gcp,
     /// The audit log of a Kubernetes API server: `Event` and `EventList`.
     Kubernetes,
 }
@@ -46,7 +48,7 @@ pub(crate) struct Wire {
 }
 
 /// Every format. Under `auto`, the first that knows a record has it.
-pub(crate) const WIRES: &[Wire] = &[agent_action::WIRE, cloudtrail::WIRE, kubernetes::WIRE];
+pub(crate) const WIRES: &[Wire] = &[agent_action::WIRE, cloudtrail::WIRE, kubernetes::WIRE, gcp::WIRE];
 
 impl Format {
     /// Every format, `auto` first.

@@ -14,6 +14,7 @@ pub mod agent_action;
 mod audit;
 pub mod cloudtrail;
 mod format;
+mod gcp;
 mod json;
 mod kubernetes;
 pub mod log;
