@@ -9,7 +9,7 @@ use tautline_detectors::event::Event;
 
 use crate::json::{self, Raw};
 use crate::wire::{self, Text, shown};
-use crate::{Reason, Rejection, agent_action, cloudtrail, gcp, kubernetes};
+use crate::{Reason, Rejection, agent_action, azure, cloudtrail, gcp, kubernetes};
 
 /// What the bytes of a stream are.
 ///
@@ -28,6 +28,8 @@ pub enum Format {
     Gcp,
     /// The audit log of a Kubernetes API server: `Event` and `EventList`.
     Kubernetes,
+    /// Azure: activity and resource logs, audit and sign-in logs of Entra; one record, or Event Hubs' `{"records": [...]}`.
+    Azure,
 }
 
 /// One format: how its records are told from others, what they hold and how it is decoded.
@@ -48,7 +50,7 @@ pub(crate) struct Wire {
 }
 
 /// Every format. Under `auto`, the first that knows a record has it.
-pub(crate) const WIRES: &[Wire] = &[agent_action::WIRE, cloudtrail::WIRE, kubernetes::WIRE, gcp::WIRE];
+pub(crate) const WIRES: &[Wire] = &[agent_action::WIRE, cloudtrail::WIRE, kubernetes::WIRE, gcp::WIRE, azure::WIRE];
 
 impl Format {
     /// Every format, `auto` first.

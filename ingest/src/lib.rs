@@ -12,6 +12,7 @@ use tautline_detectors::event::{Digest, Event, Millis, Source};
 
 pub mod agent_action;
 mod audit;
+mod azure;
 pub mod cloudtrail;
 mod format;
 mod gcp;
