@@ -9,7 +9,7 @@ use tautline_detectors::event::Event;
 
 use crate::json::{self, Raw};
 use crate::wire::{self, Text, shown};
-use crate::{Reason, Rejection, agent_action, azure, cloudtrail, gcp, kubernetes};
+use crate::{Reason, Rejection, agent_action, azure, cloudtrail, gcp, github, kubernetes};
 
 /// What the bytes of a stream are.
 ///
@@ -30,6 +30,8 @@ pub enum Format {
     Kubernetes,
     /// Azure: activity and resource logs, audit and sign-in logs of Entra; one record, or Event Hubs' `{"records": [...]}`.
     Azure,
+    /// GitHub's audit log: one event, or an array of them.
+    Github,
 }
 
 /// One format: how its records are told from others, what they hold and how it is decoded.
@@ -50,7 +52,8 @@ pub(crate) struct Wire {
 }
 
 /// Every format. Under `auto`, the first that knows a record has it.
-pub(crate) const WIRES: &[Wire] = &[agent_action::WIRE, cloudtrail::WIRE, kubernetes::WIRE, gcp::WIRE, azure::WIRE];
+pub(crate) const WIRES: &[Wire] =
+    &[agent_action::WIRE, cloudtrail::WIRE, kubernetes::WIRE, gcp::WIRE, azure::WIRE, github::WIRE];
 
 impl Format {
     /// Every format, `auto` first.

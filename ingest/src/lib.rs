@@ -16,6 +16,7 @@ mod azure;
 pub mod cloudtrail;
 mod format;
 mod gcp;
+mod github;
 mod json;
 mod kubernetes;
 pub mod log;
