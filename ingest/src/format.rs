@@ -9,7 +9,7 @@ use tautline_detectors::event::Event;
 
 use crate::json::{self, Raw};
 use crate::wire::{self, Text, shown};
-use crate::{Reason, Rejection, agent_action, azure, cloudtrail, gcp, github, kubernetes};
+use crate::{Reason, Rejection, agent_action, azure, cloudtrail, gcp, github, kubernetes, ocsf};
 
 /// What the bytes of a stream are.
 ///
@@ -32,6 +32,8 @@ pub enum Format {
     Azure,
     /// GitHub's audit log: one event, or an array of them.
     Github,
+    /// OCSF: API Activity and the other classes that tell of a call of an API.
+    Ocsf,
 }
 
 /// One format: how its records are told from others, what they hold and how it is decoded.
@@ -53,7 +55,7 @@ pub(crate) struct Wire {
 
 /// Every format. Under `auto`, the first that knows a record has it.
 pub(crate) const WIRES: &[Wire] =
-    &[agent_action::WIRE, cloudtrail::WIRE, kubernetes::WIRE, gcp::WIRE, azure::WIRE, github::WIRE];
+    &[agent_action::WIRE, cloudtrail::WIRE, kubernetes::WIRE, gcp::WIRE, azure::WIRE, ocsf::WIRE, github::WIRE];
 
 impl Format {
     /// Every format, `auto` first.

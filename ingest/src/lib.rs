@@ -20,6 +20,7 @@ mod github;
 mod json;
 mod kubernetes;
 pub mod log;
+mod ocsf;
 pub mod resolve;
 mod wire;
 
