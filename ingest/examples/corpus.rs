@@ -1,10 +1,10 @@
 //! Counts what of a corpus decodes and why the rest does not.
 //!
-//!     cargo run -p tautline-ingest --example corpus -- [--in MEMBER]... [--show REASON] PATH...
+//!     cargo run -p tautline-ingest --example corpus -- [--in MEMBER]... [--show REASON] [--print] PATH...
 //!
 //! A path is a file or a folder of files: JSON, JSON lines, JSON arrays, plain or compressed with gzip. Where a corpus
 //! wraps its records, `--in` names the member that a record stands in, as JSON or as a string of JSON. `--show` prints the
-//! rejections of one reason.
+//! rejections of one reason, `--print` every event.
 #![allow(clippy::print_stdout)]
 
 use std::collections::BTreeMap;
@@ -22,6 +22,7 @@ use tautline_ingest::{Format, decode};
 struct Options {
     members: Vec<String>,
     show: Option<String>,
+    print: bool,
     paths: Vec<PathBuf>,
 }
 
@@ -57,6 +58,7 @@ fn options() -> Result<Options, String> {
         let mut value = || arguments.next().ok_or_else(|| format!("`{argument}` needs a value"));
         match argument.as_str() {
             "--in" => options.members.push(value()?),
+            "--print" => options.print = true,
             "--show" => options.show = Some(value()?),
             _ => options.paths.push(argument.into()),
         }
@@ -94,7 +96,12 @@ fn count(file: &Path, options: &Options, count: &mut Count) -> Result<(), Box<dy
         for result in decode(record.as_bytes(), Format::Auto, received) {
             count.records += 1;
             match result {
-                Ok(event) => *count.decoded.entry(event.source.name()).or_default() += 1,
+                Ok(event) => {
+                    if options.print {
+                        println!("{}", serde_json::to_string(&event)?);
+                    }
+                    *count.decoded.entry(event.source.name()).or_default() += 1;
+                }
                 Err(rejection) => {
                     if options.show.as_deref() == Some(rejection.reason.name()) {
                         println!("{}: {rejection}: {}", file.display(), record.chars().take(300).collect::<String>());

@@ -6,7 +6,7 @@ use tautline_detectors::event::Argument;
 
 use crate::Rejection;
 use crate::json::{self, Raw};
-use crate::wire::{self, Members};
+use crate::wire::{self, Members, Text};
 
 /// The most arguments that an event keeps.
 const ARGUMENTS_MAX: usize = 32;
@@ -48,6 +48,12 @@ pub(crate) fn text_argument(name: &str, value: &str) -> Argument {
 /// Parses a part that was kept raw.
 pub(crate) fn parsed<'a, T: serde::Deserialize<'a>>(raw: &'a Raw<'_>, path: &str) -> Result<T, Rejection> {
     json::parse(raw.get()).map_err(|error| wire::rejection(&error, raw.get(), path))
+}
+
+/// The text of a value that is one, and no longer than a name; empty for any other.
+pub(crate) fn name(value: Option<&Raw<'_>>) -> String {
+    let text = value.and_then(|raw| json::parse::<Text<'_>>(raw.get()).ok());
+    wire::text(text)
 }
 
 /// The first of these texts that says something.

@@ -147,7 +147,7 @@ fn decode(json: &str) -> Result<Event, Rejection> {
     if entra::is_sign_in(&category) {
         return entra::sign_in(record);
     }
-    if category == "auditlogs" {
+    if category == "auditlogs" || entra::is_directory(said(&record.resource_id)) {
         return entra::change(record);
     }
     if named { activity(record) } else { Err(Rejection::new(Reason::MissingField, "`operationName` is missing")) }
@@ -211,7 +211,8 @@ fn activity(record: Record<'_>) -> Result<Event, Rejection> {
         return Err(Rejection::new(Reason::MissingField, "`time` is missing"));
     };
     let action = name(&record.operation_name).to_ascii_lowercase();
-    let verb = verb(&action, &name(&record.category).to_ascii_lowercase());
+    let category = name(&record.category).to_ascii_lowercase();
+    let verb = verb(&action, &category);
     let path = Path::of(said(&record.resource_id));
     let claims = Claims::of(record.claims.as_ref(), record.identity.as_ref())?;
     let account =
@@ -225,7 +226,7 @@ fn activity(record: Record<'_>) -> Result<Event, Rejection> {
         verb,
         outcome: outcome(&record),
         arguments: body(properties.requestbody.as_ref())?,
-        resource: path.resource(&wire::scalar(properties.object_key.as_ref().or(properties.id.as_ref()))),
+        resource: path.resource(&wire::scalar(properties.object_key.as_ref().or(properties.id.as_ref())), &category),
         place: Place { account, region: region(record.location.as_ref()), ..Place::default() },
         principal: Principal { id: caller, on_behalf_of: claims.behind, ..Principal::default() },
         credential: claims.credential,
@@ -361,13 +362,15 @@ impl Path {
         let tail = id.rsplit_once("/providers/").map(|(_, tail)| tail).unwrap_or_default();
         let mut parts = tail.split('/');
         let provider = parts.next().unwrap_or_default().to_owned();
-        let (mut kind, mut name) = (provider.clone(), String::new());
-        for (at, part) in parts.enumerate() {
-            match at {
-                1 => part.clone_into(&mut name),
-                _ if at % 2 == 0 => kind = format!("{kind}/{part}"),
-                _ => {}
+        let (mut kind, mut name, mut is_type) = (provider.clone(), String::new(), true);
+        for part in parts {
+            if is_type {
+                kind = format!("{kind}/{part}");
+            } else if name.is_empty() {
+                part.clone_into(&mut name);
             }
+            // A group of a cluster's API is followed by a type, as in `rbac.authorization.k8s.io/rolebindings/name`.
+            is_type = !is_type || part.ends_with(".k8s.io");
         }
         if kind.is_empty() {
             let bare = if group.is_empty() { "subscriptions" } else { "resourcegroups" };
@@ -376,10 +379,11 @@ impl Path {
         Path { subscription, provider, kind, name, id }
     }
 
-    /// The resource; on a data plane, the object inside of it.
-    fn resource(self, object: &str) -> Resource {
+    /// The resource; on a data plane, the object inside of it. What names no resource has its category for a type.
+    fn resource(self, object: &str, category: &str) -> Resource {
         let id = if object.is_empty() { self.id } else { object.to_owned() };
-        Resource { kind: self.kind, id, ..Resource::default() }
+        let kind = if self.kind.is_empty() { format!("azure/{category}") } else { self.kind };
+        Resource { kind, id, ..Resource::default() }
     }
 }
 
@@ -473,7 +477,7 @@ fn address(caller: &str, request: Option<&Raw<'_>>, claimed: &str) -> String {
 
 /// The region; of a sign-in, the place is where the person is and no region.
 fn region(location: Option<&Raw<'_>>) -> String {
-    location.and_then(Raw::string).and_then(Result::ok).map(Cow::into_owned).unwrap_or_default()
+    audit::name(location)
 }
 
 fn trace(correlation: Option<Text<'_>>) -> Option<Trace> {

@@ -78,6 +78,8 @@ struct Record<'a> {
     #[serde(borrow)]
     response_elements: Option<Raw<'a>>,
     #[serde(borrow)]
+    additional_event_data: Option<Raw<'a>>,
+    #[serde(borrow)]
     resources: Option<ListOrNothing<Object<Touched<'a>>, RESOURCES_MAX>>,
     // By these, what one record holds is told apart.
     event_version: Option<IgnoredAny>,
@@ -239,6 +241,7 @@ fn event(record: Record<'_>) -> Result<Event, Rejection> {
     let service = record.event_source.as_str();
     let service = service.strip_suffix(".amazonaws.com").unwrap_or(service);
     let name = operation(record.event_name.as_str());
+    let credential = credential(&identity);
     let verb = verb(record.read_only, name);
     let parameters = match &record.request_parameters {
         Some(raw) => nested::<Parameters<'_>>(raw, "requestParameters")?,
@@ -262,7 +265,10 @@ fn event(record: Record<'_>) -> Result<Event, Rejection> {
         resource,
         arguments: arguments(parameters)?,
         outcome: outcome(record.error_code, name, record.response_elements.as_ref()),
-        credential: credential(&identity),
+        credential: Credential {
+            mfa: credential.mfa.or_else(|| signed_in_with_mfa(name, record.additional_event_data.as_ref())),
+            ..credential
+        },
         principal: principal(identity, service)?,
         place: Place { account, region: text(record.aws_region), ..Place::default() },
         origin: Origin {
@@ -402,6 +408,21 @@ fn credential(identity: &Identity<'_>) -> Credential {
         .map(jiff::Timestamp::as_millisecond);
     let mfa = attributes.and_then(|attributes| attributes.mfa_authenticated).map(|Flag(mfa)| mfa);
     Credential { id: id.to_owned(), kind, issued_at, mfa, claimed: false }
+}
+
+/// Whether a console sign-in was made with a second factor, which stands beside the request.
+fn signed_in_with_mfa(name: &str, data: Option<&Raw<'_>>) -> Option<bool> {
+    #[derive(Deserialize)]
+    struct SignIn<'a> {
+        #[serde(rename = "MFAUsed", borrow)]
+        mfa_used: Text<'a>,
+    }
+    let data = data.filter(|_| name == "ConsoleLogin")?;
+    match wire::object::<SignIn<'_>>(data.get(), "").ok()?.mfa_used.as_str() {
+        "Yes" => Some(true),
+        "No" => Some(false),
+        _ => None,
+    }
 }
 
 /// The first `ARGUMENTS_MAX` members of the request, their values cut at `ARGUMENT_MAX` bytes. Unlike an agent, whoever

@@ -12,6 +12,7 @@ use tautline_detectors::event::{
     Credential, CredentialKind, Event, Origin, Outcome, Place, Principal, Resource, Source, Trace, Verb,
 };
 
+use crate::agent_action::ON_BEHALF_OF_MAX;
 use crate::audit::{self, ENTRIES_MAX, Parameters};
 use crate::format::{Format, Opened, Top, Wire};
 use crate::json::Raw;
@@ -430,7 +431,7 @@ impl<'a> Call<'a> {
         let sets_policy = ["SetIamPolicy", "SetOrgPolicy"].into_iter().any(|name| self.name.eq_ignore_ascii_case(name));
         if self.service == kubernetes::SERVICE {
             kubernetes::verb(self.name, &self.object)
-        } else if self.asked().any(|permission| RUNS.contains(&permission)) {
+        } else if self.asked().any(|permission| RUNS.contains(&permission)) || self.service.contains("-serialport.") {
             Verb::Execute
         } else if sets_policy || self.asked().any(|permission| permission.ends_with(".setIamPolicy")) {
             Verb::PermissionChange
@@ -489,7 +490,12 @@ impl<'a> Call<'a> {
         let finer = attributes.map(|Object(attributes)| said(&attributes.r#type));
         let asked = self.permissions.iter().find_map(|Object(one)| one.resource.as_ref()).map(Text::as_str);
         Resource {
-            kind: audit::first([Some(kind).filter(|kind| *kind != "audited_resource"), finer, Some(kind)]),
+            kind: audit::first([
+                Some(kind).filter(|kind| *kind != "audited_resource"),
+                finer,
+                Some(self.service),
+                Some(kind),
+            ]),
             id: audit::first([Some(self.target), asked]),
             ..Resource::default()
         }
@@ -506,12 +512,23 @@ impl<'a> Call<'a> {
         let (location, region, zone) = (label("location")?, label("region")?, label("zone")?);
         Ok(Place {
             account: audit::first([Some(&label("project_id")?), named]),
-            region: audit::first([Some(&location), Some(&region), Some(&zone), current]),
+            region: region_of(audit::first([Some(&location), Some(&region), Some(&zone), current])),
             cluster: label("cluster_name")?,
             namespace: audit::first([Some(self.object.namespace), Some(&label("namespace_name")?)]),
             ..Place::default()
         })
     }
+}
+
+/// The region of a zone (`europe-west1` of `europe-west1-b`); any other place is itself.
+fn region_of(mut place: String) -> String {
+    if let Some((region, zone)) = place.rsplit_once('-')
+        && zone.len() == 1
+        && region.contains('-')
+    {
+        place.truncate(region.len());
+    }
+    place
 }
 
 impl Monitored<'_> {
@@ -562,7 +579,7 @@ fn principal(info: Authentication<'_>, service: &str) -> Principal {
     let id = text(email.or(info.principal_subject));
     Principal {
         id: if id.is_empty() { format!("unnamed/{service}") } else { id },
-        on_behalf_of: behind.filter(|id| !id.is_empty()).collect(),
+        on_behalf_of: behind.filter(|id| !id.is_empty()).take(ON_BEHALF_OF_MAX).collect(),
         ..Principal::default()
     }
 }

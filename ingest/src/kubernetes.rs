@@ -158,8 +158,9 @@ impl<'a> ObjectPath<'a> {
 
     /// The path without group and version; empty where no single object is named.
     pub(crate) fn id(&self) -> String {
+        let is_own = self.kind == "namespaces";
         let namespace =
-            if self.namespace.is_empty() { String::new() } else { format!("namespaces/{}/", self.namespace) };
+            if is_own || self.namespace.is_empty() { String::new() } else { format!("namespaces/{}/", self.namespace) };
         if self.name.is_empty() { namespace + self.kind } else { format!("{namespace}{}/{}", self.kind, self.name) }
     }
 
@@ -362,7 +363,9 @@ fn credential(user: &User<'_>, annotations: Option<&Extra<'_>>) -> Credential {
         Some("ASIA") => CredentialKind::ShortLived,
         _ if is_legacy => CredentialKind::LongLived,
         _ if is_account && is_bound => CredentialKind::ShortLived,
-        _ if !is_account && name.starts_with("system:") && name != "system:anonymous" => CredentialKind::Service,
+        _ if !is_account && key.is_empty() && name.starts_with("system:") && name != "system:anonymous" => {
+            CredentialKind::Service
+        }
         _ => CredentialKind::Unknown,
     };
     Credential { id: if key.is_empty() { id } else { key }, kind, ..Credential::default() }

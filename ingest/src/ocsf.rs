@@ -457,13 +457,13 @@ impl<'a> Call<'a> {
 
     /// Where it happened. CloudTrail's own account comes first; some mappings write an ARN for the account.
     fn place(&self) -> Place {
-        let recipient = self.unmapped("recipientAccountId").and_then(|raw| raw.string()?.ok().map(Cow::into_owned));
+        let recipient = audit::name(self.unmapped("recipientAccountId").as_ref());
         let uid = |object: Option<&Object<Uid<'a>>>| object.map(|Object(account)| said(&account.uid).to_owned());
         let cloud = self.record.cloud.as_ref().map(|Object(cloud)| cloud);
         let cloud_account = cloud.and_then(|cloud| uid(cloud.account.as_ref()));
         let user_account = self.user().and_then(|user| uid(user.account.as_ref()));
         let account = audit::first([
-            recipient.as_deref(),
+            Some(&recipient),
             cloud_account.as_deref(),
             cloud.map(|cloud| said(&cloud.account_uid)),
             cloud.map(|cloud| said(&cloud.project_uid)),

@@ -24,7 +24,13 @@ pub(super) fn is_sign_in(category: &str) -> bool {
     SIGN_INS.contains(&category)
 }
 
-#[derive(Deserialize)]
+/// Whether a record's resource is the directory itself.
+pub(super) fn is_directory(resource: &str) -> bool {
+    let end = resource.rsplit('/').next().unwrap_or_default();
+    end.eq_ignore_ascii_case("microsoft.aadiam")
+}
+
+#[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
 struct Change<'a> {
     #[serde(borrow)]
@@ -102,8 +108,8 @@ struct Detail<'a> {
 
 /// Decodes a change of the directory.
 pub(super) fn change(record: Record<'_>) -> Result<Event, Rejection> {
-    let json = required(record.properties.as_ref())?;
-    let change: Change<'_> = wire::object(&json, "properties")?;
+    let json = properties_of(record.properties.as_ref())?;
+    let change: Change<'_> = json.as_deref().map_or(Ok(Change::default()), |json| wire::object(json, "properties"))?;
     let action = audit::first([Some(name(&record.operation_name)), Some(said(&change.activity_display_name))]);
     let initiator = change.initiated_by.map(|Object(initiator)| initiator);
     let (user, app) = initiator.map_or((None, None), |initiator| (initiator.user, initiator.app));
@@ -115,7 +121,7 @@ pub(super) fn change(record: Record<'_>) -> Result<Event, Rejection> {
         id: id(&account, said(&record.correlation_id), &action, said(&change.id)),
         source: Source::Azure,
         at: time(record.time.or(change.activity_date_time))?,
-        verb: verb(said(&change.category)),
+        verb: verb(&audit::first([Some(said(&change.category)), Some(name(&record.category))])),
         outcome: match said(&change.result).to_ascii_lowercase().as_str() {
             "success" => Outcome::Success,
             "" => super::outcome(&record),
@@ -168,8 +174,7 @@ fn target(target: Option<Object<Target<'_>>>) -> Resource {
 /// The value of a detail that is text.
 fn detail(details: Option<&List<Object<Detail<'_>>, ENTRIES_MAX>>, wanted: &str) -> String {
     let found = details.and_then(|List(list)| list.iter().find(|Object(detail)| said(&detail.key) == wanted));
-    let value = found.and_then(|Object(detail)| detail.value.as_ref()?.string()?.ok());
-    value.map(std::borrow::Cow::into_owned).unwrap_or_default()
+    audit::name(found.and_then(|Object(detail)| detail.value.as_ref()))
 }
 
 #[derive(Deserialize)]
