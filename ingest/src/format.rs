@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use tautline_detectors::event::Event;
@@ -156,9 +157,17 @@ impl Top<'_> {
     }
 }
 
+/// Every name by which formats are told apart, in order.
+static TELLING: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+    let mut names: Vec<&'static str> = WIRES.iter().flat_map(|wire| wire.tells).copied().collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+});
+
 /// The name itself, if formats are told apart by it.
 fn telling(name: &str) -> Option<&'static str> {
-    WIRES.iter().flat_map(|wire| wire.tells).find(|known| **known == name).copied()
+    TELLING.binary_search(&name).ok().and_then(|at| TELLING.get(at)).copied()
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Top<'a> {

@@ -139,9 +139,6 @@ pub fn decode(bytes: &[u8], format: Format, received: Millis) -> Vec<Result<Even
         Ok(text) => text,
         Err(rejection) => return vec![Err(rejection)],
     };
-    if let Some(event) = format.wire().and_then(|wire| (wire.sole)(text)) {
-        return vec![finish(Ok(event), text, received)];
-    }
     let mut decoded = Decoded { received, results: Vec::new(), is_batch: false };
     if text.starts_with('[') {
         decoded.array(text, format)
@@ -175,10 +172,17 @@ impl Decoded {
     }
 
     fn record(&mut self, text: &str, format: Format) {
-        match format::wire_of(text, format).and_then(|wire| Ok((wire, (wire.open)(text)?))) {
+        let wire = match format::wire_of(text, format) {
+            Ok(wire) => wire,
+            Err(rejection) => return self.refuse(rejection),
+        };
+        if let Some(event) = (wire.sole)(text) {
+            return self.results.push(finish(Ok(event), text, self.received));
+        }
+        match (wire.open)(text) {
             Err(rejection) => self.refuse(rejection),
-            Ok((wire, Opened::One(json))) => self.event(wire, &json),
-            Ok((wire, Opened::Many(members))) => {
+            Ok(Opened::One(json)) => self.event(wire, &json),
+            Ok(Opened::Many(members)) => {
                 self.is_batch = true;
                 members.iter().for_each(|member| self.event(wire, member.get()));
             }

@@ -372,7 +372,7 @@ impl<'a> Call<'a> {
             Some(raw) if raw.get().starts_with('"') => {
                 let text = wire::value_text(raw, || "api.request.data".to_owned())?;
                 let is_object = json::parse::<Object<Parameters<'_>>>(&text).is_ok();
-                Ok(is_object.then(|| Raw(Cow::Owned(text))))
+                Ok(is_object.then_some(Raw(Cow::Owned(text))))
             }
             _ => Ok(self.unmapped("requestParameters").filter(|raw| raw.get().starts_with('{'))),
         }

@@ -96,7 +96,8 @@ fn envelopes_give_what_is_in_them() {
 fn one_insert_id_may_name_two_events() {
     let grants: Vec<Event> = lines(GCP).iter().filter_map(|entry| one(entry, Format::Gcp).ok()).collect();
     let grants: Vec<_> = grants.into_iter().filter(|event| event.action.ends_with("SetIAMPolicy")).collect();
-    let [first, second] = grants.as_slice() else { panic!("{grants:?}") };
+    assert_eq!(grants.len(), 2);
+    let (first, second) = (&grants[0], &grants[1]);
     assert!(first.id.ends_with("/ivg77odhkvt") && second.id.ends_with("/ivg77odhkvt"));
     assert_ne!(first.digest, second.digest);
     assert!(grants.iter().all(|event| event.verb == Verb::PermissionChange && event.outcome == Outcome::Success));
