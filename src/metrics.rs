@@ -116,7 +116,7 @@ impl Metrics {
         for reason in Reason::ALL {
             self.dead_letters.with_label_values(&[reason.name()]);
         }
-        for source in [Source::AgentAction, Source::Cloudtrail] {
+        for source in Source::ALL {
             for outcome in OUTCOMES {
                 self.events.with_label_values(&[source.name(), outcome]);
             }

@@ -112,14 +112,40 @@ pub enum Source {
     AgentAction,
     /// AWS CloudTrail.
     Cloudtrail,
+    /// Google Cloud's audit logs.
+    Gcp,
+    /// The audit log of a Kubernetes API server.
+    Kubernetes,
+    /// Azure's activity and resource logs, and the audit and sign-in logs of Entra.
+    Azure,
+    /// GitHub's audit log.
+    Github,
+    /// Any of them or another, as an OCSF event.
+    Ocsf,
 }
 
 impl Source {
+    /// Every source.
+    pub const ALL: [Source; 7] = [
+        Source::AgentAction,
+        Source::Cloudtrail,
+        Source::Gcp,
+        Source::Kubernetes,
+        Source::Azure,
+        Source::Github,
+        Source::Ocsf,
+    ];
+
     /// The name used in policies, metrics and alerts.
     pub fn name(self) -> &'static str {
         match self {
             Source::AgentAction => "agent-action",
             Source::Cloudtrail => "cloudtrail",
+            Source::Gcp => "gcp",
+            Source::Kubernetes => "kubernetes",
+            Source::Azure => "azure",
+            Source::Github => "github",
+            Source::Ocsf => "ocsf",
         }
     }
 
@@ -346,6 +372,9 @@ pub struct Origin {
     pub address: String,
     /// User agent.
     pub user_agent: String,
+    /// How the cloud itself says that an agent was at work (`agenticAppInstance` of Entra); empty where it does not say.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub channel: String,
 }
 
 /// Distributed-trace ids.

@@ -13,6 +13,7 @@ use tautline_detectors::event::{
 use tautline_detectors::rulebook::hex;
 
 use crate::cloudtrail::{assumed_role, only_looks};
+use crate::format::{Format, Opened, Top, Wire};
 use crate::json::Raw;
 use crate::wire::{self, Choice, List, Members, Name, Object, Text, Time, shown, text};
 use crate::{Reason, Rejection};
@@ -31,6 +32,16 @@ pub const REASONING_MAX: usize = 65_536;
 
 /// The most principals that a call may be made on behalf of.
 pub const ON_BEHALF_OF_MAX: usize = 32;
+
+pub(crate) const WIRE: Wire = Wire {
+    format: Format::AgentAction,
+    name: "agent-action",
+    tells: &["specversion", "type"],
+    looks: |top: &Top<'_>| top.has("specversion") && top.has("type"),
+    open: |text| Ok(Opened::one(text)),
+    decode,
+    sole: |_| None,
+};
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
@@ -257,7 +268,7 @@ fn event(id: String, time: Time, traceparent: Option<&str>, data: Data<'_>) -> R
         reasoning: data.reasoning.map_or(Ok(None), |Object(thought)| reasoning(thought))?,
         approval: given(data.approval),
         credential: credential(data.credential.map(|Object(claim)| claim).unwrap_or_default()),
-        origin: Origin { address: text(origin.address), user_agent: text(origin.user_agent) },
+        origin: Origin { address: text(origin.address), user_agent: text(origin.user_agent), ..Origin::default() },
         trace: trace(data.trace.map(|Object(ids)| ids).unwrap_or_default(), traceparent),
         outcome: data.outcome.map_or(Outcome::Unknown, |Object(end)| outcome(end)),
         ..Event::default()

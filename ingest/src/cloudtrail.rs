@@ -9,15 +9,29 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tautline_detectors::event::{
-    Argument, Credential, CredentialKind, Event, Origin, Outcome, Place, Principal, Source, Trace, Verb,
+    Argument, Credential, CredentialKind, Event, Origin, Outcome, Place, Principal, Resource, Source, Trace, Verb,
 };
 
+use crate::format::{Format, Opened, Top, Wire};
 use crate::json::{self, Raw};
-use crate::wire::{self, Flag, List, Members, Name, Object, Text, Time, text};
-use crate::{Reason, Rejection};
+use crate::wire::{self, Flag, List, ListOrNothing, Members, Name, Object, Text, WrittenMoment, shown, text};
+use crate::{BATCH_MAX, Reason, Rejection};
 
 mod exposure;
 mod resource;
+
+pub(crate) const WIRE: Wire = Wire {
+    format: Format::Cloudtrail,
+    name: "cloudtrail",
+    tells: &TELLS,
+    looks: |top: &Top<'_>| TELLS.into_iter().any(|name| top.has(name)),
+    open,
+    decode,
+    sole,
+};
+
+/// Any of these at the top of a record makes it CloudTrail's.
+const TELLS: [&str; 4] = ["Records", "detail", "eventVersion", "eventSource"];
 
 /// The most arguments that an event keeps.
 pub const ARGUMENTS_MAX: usize = 32;
@@ -39,7 +53,7 @@ type Parameters<'a> = Members<'a, Raw<'a>, PARAMETERS_MAX>;
 struct Record<'a> {
     #[serde(rename = "eventID", borrow)]
     event_id: Name<'a>,
-    event_time: Time,
+    event_time: WrittenMoment,
     #[serde(borrow)]
     event_source: Name<'a>,
     #[serde(borrow)]
@@ -64,7 +78,9 @@ struct Record<'a> {
     #[serde(borrow)]
     response_elements: Option<Raw<'a>>,
     #[serde(borrow)]
-    resources: Option<List<Object<Touched<'a>>, RESOURCES_MAX>>,
+    additional_event_data: Option<Raw<'a>>,
+    #[serde(borrow)]
+    resources: Option<ListOrNothing<Object<Touched<'a>>, RESOURCES_MAX>>,
     // By these, what one record holds is told apart.
     event_version: Option<IgnoredAny>,
     specversion: Option<IgnoredAny>,
@@ -149,6 +165,43 @@ struct OnBehalfOf<'a> {
     user_id: Option<Text<'a>>,
 }
 
+/// What tells a record, a log file and an EventBridge envelope apart; everything else is skipped.
+#[derive(Deserialize)]
+struct Cover<'a> {
+    #[serde(rename = "Records", borrow)]
+    records: Option<List<Raw<'a>, BATCH_MAX>>,
+    #[serde(borrow)]
+    detail: Option<Raw<'a>>,
+    #[serde(rename = "detail-type", borrow)]
+    detail_type: Option<Text<'a>>,
+    #[serde(rename = "eventVersion")]
+    event_version: Option<IgnoredAny>,
+    #[serde(rename = "eventSource")]
+    event_source: Option<IgnoredAny>,
+}
+
+/// Opens what CloudTrail writes: one record, a log file's `{"Records": [...]}`, or an EventBridge envelope.
+fn open(text: &str) -> Result<Opened<'_>, Rejection> {
+    let cover: Cover<'_> = wire::object(text, "")?;
+    if let Some(List(members)) = cover.records {
+        return Opened::many(members, "Records");
+    }
+    if cover.event_version.is_some() || cover.event_source.is_some() {
+        return Ok(Opened::one(text));
+    }
+    match (cover.detail, cover.detail_type) {
+        (Some(_), Some(kind)) if !kind.as_str().ends_with(" via CloudTrail") => Err(Rejection::new(
+            Reason::Unsupported,
+            format!("`detail-type` is `{}`, not one that ends in `via CloudTrail`", shown(kind.as_str())),
+        )),
+        (Some(detail), _) => Ok(Opened::One(detail.0)),
+        (None, _) => Err(Rejection::new(
+            Reason::UnknownFormat,
+            "none of `Records`, `detail`, `eventVersion`, `eventSource` is there, so this is not CloudTrail",
+        )),
+    }
+}
+
 /// Decodes one record that stands alone, in one pass. `None` is for everything else, and for what is wrong with it, to be
 /// found out with more patience.
 pub(crate) fn sole(json: &str) -> Option<Event> {
@@ -188,12 +241,18 @@ fn event(record: Record<'_>) -> Result<Event, Rejection> {
     let service = record.event_source.as_str();
     let service = service.strip_suffix(".amazonaws.com").unwrap_or(service);
     let name = operation(record.event_name.as_str());
+    let credential = credential(&identity);
     let verb = verb(record.read_only, name);
     let parameters = match &record.request_parameters {
         Some(raw) => nested::<Parameters<'_>>(raw, "requestParameters")?,
         None => Parameters::default(),
     };
-    let mut resource = resource::resource(service, name, record.resources.unwrap_or_default(), &parameters);
+    let mut resource = resource::resource(
+        service,
+        name,
+        record.resources.map(|ListOrNothing(list)| list).unwrap_or_default(),
+        &parameters,
+    );
     if let (Some(raw), true) = (&record.request_parameters, verb != Verb::Read) {
         resource.exposes = exposure::exposes(service, name, raw.get(), &account)?;
     }
@@ -206,10 +265,17 @@ fn event(record: Record<'_>) -> Result<Event, Rejection> {
         resource,
         arguments: arguments(parameters)?,
         outcome: outcome(record.error_code, name, record.response_elements.as_ref()),
-        credential: credential(&identity),
+        credential: Credential {
+            mfa: credential.mfa.or_else(|| signed_in_with_mfa(name, record.additional_event_data.as_ref())),
+            ..credential
+        },
         principal: principal(identity, service)?,
         place: Place { account, region: text(record.aws_region), ..Place::default() },
-        origin: Origin { address: text(record.source_ip_address), user_agent: text(record.user_agent) },
+        origin: Origin {
+            address: text(record.source_ip_address),
+            user_agent: text(record.user_agent),
+            ..Origin::default()
+        },
         trace: record.request_id.map(|id| Trace { request_id: id.into_string(), ..Trace::default() }),
         ..Event::default()
     })
@@ -344,6 +410,21 @@ fn credential(identity: &Identity<'_>) -> Credential {
     Credential { id: id.to_owned(), kind, issued_at, mfa, claimed: false }
 }
 
+/// Whether a console sign-in was made with a second factor, which stands beside the request.
+fn signed_in_with_mfa(name: &str, data: Option<&Raw<'_>>) -> Option<bool> {
+    #[derive(Deserialize)]
+    struct SignIn<'a> {
+        #[serde(rename = "MFAUsed", borrow)]
+        mfa_used: Text<'a>,
+    }
+    let data = data.filter(|_| name == "ConsoleLogin")?;
+    match wire::object::<SignIn<'_>>(data.get(), "").ok()?.mfa_used.as_str() {
+        "Yes" => Some(true),
+        "No" => Some(false),
+        _ => None,
+    }
+}
+
 /// The first `ARGUMENTS_MAX` members of the request, their values cut at `ARGUMENT_MAX` bytes. Unlike an agent, whoever
 /// made this request has no say in whether it is recorded, so it is not refused for its size.
 fn arguments(parameters: Parameters<'_>) -> Result<Vec<Argument>, Rejection> {
@@ -364,12 +445,30 @@ fn outcome(error_code: Option<Text<'_>>, name: &str, response: Option<&Raw<'_>>)
             Outcome::Success
         };
     };
-    // As in `AccessDeniedException`, `Client.UnauthorizedOperation`, `VpceAccessDenied`.
-    if ["AccessDenied", "Unauthorized", "Forbidden"].into_iter().any(|refusal| code.contains(refusal)) {
-        Outcome::Denied(code)
-    } else {
-        Outcome::Failed(code)
+    if is_refusal(&code) { Outcome::Denied(code) } else { Outcome::Failed(code) }
+}
+
+/// Whether an error code says that it was refused, as do `AccessDeniedException`, `Client.UnauthorizedOperation` and
+/// `VpceAccessDenied`.
+pub(crate) fn is_refusal(code: &str) -> bool {
+    ["AccessDenied", "Unauthorized", "Forbidden"].into_iter().any(|refusal| code.contains(refusal))
+}
+
+/// The resource of a request of which no more is known than what was sent.
+pub(crate) fn requested(
+    service: &str,
+    name: &str,
+    request: Option<&Raw<'_>>,
+    verb: Verb,
+    account: &str,
+) -> Result<Resource, Rejection> {
+    let path = "api.request.data";
+    let parameters = request.map_or(Ok(Parameters::default()), |raw| nested::<Parameters<'_>>(raw, path))?;
+    let mut resource = resource::resource(service, name, List::default(), &parameters);
+    if let (Some(raw), true) = (request, verb != Verb::Read) {
+        resource.exposes = exposure::exposes(service, name, raw.get(), account)?;
     }
+    Ok(resource)
 }
 
 fn login_failed(response: &Raw<'_>) -> bool {

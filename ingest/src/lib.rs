@@ -6,22 +6,27 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::str::FromStr;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 use sha2::{Digest as _, Sha256};
 use tautline_detectors::event::{Digest, Event, Millis, Source};
 
 pub mod agent_action;
+mod audit;
+mod azure;
 pub mod cloudtrail;
+mod format;
+mod gcp;
+mod github;
 mod json;
+mod kubernetes;
 pub mod log;
+mod ocsf;
 pub mod resolve;
 mod wire;
 
-use json::Raw;
-use wire::{List, Text, shown};
+pub use format::Format;
+use format::{Opened, Wire};
+use wire::List;
 
 /// The most bytes that one record may have.
 pub const RECORD_MAX: usize = 16 * 1_024 * 1_024;
@@ -35,51 +40,6 @@ pub const EARLIEST: Millis = 946_684_800_000;
 /// How far the time of an event may lie after its receipt: 15 minutes. Time in the engine comes from events; one clock
 /// that runs ahead must not drag an agent's windows along.
 pub const AHEAD_MAX: Millis = 15 * 60 * 1_000;
-
-/// What the bytes of a stream are.
-///
-/// Give every stream its format in production: under `Auto` whoever can write agent actions can also write what looks
-/// like the cloud's own word.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Format {
-    /// Whatever each record looks like.
-    #[default]
-    Auto,
-    /// `tautline.agent.action.v1` in a CloudEvents envelope.
-    AgentAction,
-    /// AWS CloudTrail: one record, a log file's `{"Records": [...]}`, or an EventBridge envelope.
-    Cloudtrail,
-}
-
-impl Format {
-    const ALL: [Format; 3] = [Format::Auto, Format::AgentAction, Format::Cloudtrail];
-
-    /// The name used in configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Format::Auto => "auto",
-            Format::AgentAction => "agent-action",
-            Format::Cloudtrail => "cloudtrail",
-        }
-    }
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Format {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|format| format.name() == name).ok_or_else(|| {
-            format!("unknown format `{}`, expected one of {}", shown(name), Self::ALL.map(Self::name).join(", "))
-        })
-    }
-}
 
 /// Why a record, or a member of one, was not decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,92 +130,83 @@ impl Reason {
     }
 }
 
-/// Decodes one record: an agent action, a CloudTrail record, a `{"Records": [...]}` batch of them or an EventBridge
-/// envelope around one.
+/// Decodes one record: whatever its format has as one event, a batch or an envelope, or a JSON array of those.
 ///
 /// `received` is when the record arrived by our own clock or the broker's. A batch gives one result per member, in
 /// order; anything else gives exactly one.
 pub fn decode(bytes: &[u8], format: Format, received: Millis) -> Vec<Result<Event, Rejection>> {
-    if format == Format::Cloudtrail
-        && let Ok(text) = record_text(bytes)
-        && let Some(event) = cloudtrail::sole(text)
-    {
-        return vec![finish(Ok(event), text, received)];
+    let text = match record_text(bytes) {
+        Ok(text) => text,
+        Err(rejection) => return vec![Err(rejection)],
+    };
+    let mut decoded = Decoded { received, results: Vec::new(), is_batch: false };
+    if text.starts_with('[') {
+        decoded.array(text, format)
+    } else {
+        decoded.record(text, format)
     }
-    let parcel = record_text(bytes).and_then(|text| match format {
-        Format::AgentAction => Ok(Parcel::AgentAction(text)),
-        Format::Auto | Format::Cloudtrail => open(text, format),
-    });
-    match parcel {
-        Err(rejection) => vec![Err(rejection)],
-        Ok(Parcel::AgentAction(text)) => vec![finish(agent_action::decode(text), text, received)],
-        Ok(Parcel::Cloudtrail(text)) => vec![finish(cloudtrail::decode(&text), &text, received)],
-        Ok(Parcel::CloudtrailBatch(members)) => members
-            .into_iter()
-            .enumerate()
-            .map(|(index, member)| {
-                finish(cloudtrail::decode(member.get()), member.get(), received)
-                    .map_err(|rejection| Rejection { index: Some(index), ..rejection })
-            })
-            .collect(),
-    }
+    decoded.numbered()
 }
 
-/// What one record holds.
-enum Parcel<'a> {
-    AgentAction(&'a str),
-    Cloudtrail(Cow<'a, str>),
-    CloudtrailBatch(Vec<Raw<'a>>),
+/// What was decoded of one record so far.
+struct Decoded {
+    received: Millis,
+    results: Vec<Result<Event, Rejection>>,
+    is_batch: bool,
 }
 
-/// The top-level members that tell formats apart; everything else is skipped.
-#[derive(Deserialize)]
-struct Probe<'a> {
-    specversion: Option<IgnoredAny>,
-    r#type: Option<IgnoredAny>,
-    #[serde(rename = "Records", borrow)]
-    records: Option<List<Raw<'a>, BATCH_MAX>>,
-    #[serde(borrow)]
-    detail: Option<Raw<'a>>,
-    #[serde(rename = "detail-type", borrow)]
-    detail_type: Option<Text<'a>>,
-    #[serde(rename = "eventVersion")]
-    event_version: Option<IgnoredAny>,
-    #[serde(rename = "eventSource")]
-    event_source: Option<IgnoredAny>,
-}
-
-/// Looks at the top level only, to tell what a record holds.
-fn open(text: &str, format: Format) -> Result<Parcel<'_>, Rejection> {
-    let probe: Probe<'_> = wire::object(text, "")?;
-    if format == Format::Auto && probe.specversion.is_some() && probe.r#type.is_some() {
-        return Ok(Parcel::AgentAction(text));
+impl Decoded {
+    /// Decodes records that stand in an array, each for itself.
+    fn array(&mut self, text: &str, format: Format) {
+        self.is_batch = true;
+        match wire::list::<BATCH_MAX>(text) {
+            Ok(List(records)) if records.is_empty() => {
+                self.refuse(Rejection::new(Reason::Empty, "the array has no members"));
+            }
+            Ok(List(records)) => records.iter().for_each(|record| self.record(record.get(), format)),
+            Err(rejection) => {
+                self.is_batch = false;
+                self.refuse(rejection);
+            }
+        }
     }
-    if let Some(List(members)) = probe.records {
-        return if members.is_empty() {
-            Err(Rejection::new(Reason::Empty, "`Records` has no members"))
-        } else {
-            Ok(Parcel::CloudtrailBatch(members))
+
+    fn record(&mut self, text: &str, format: Format) {
+        let wire = match format::wire_of(text, format) {
+            Ok(wire) => wire,
+            Err(rejection) => return self.refuse(rejection),
         };
+        if let Some(event) = (wire.sole)(text) {
+            return self.results.push(finish(Ok(event), text, self.received));
+        }
+        match (wire.open)(text) {
+            Err(rejection) => self.refuse(rejection),
+            Ok(Opened::One(json)) => self.event(wire, &json),
+            Ok(Opened::Many(members)) => {
+                self.is_batch = true;
+                members.iter().for_each(|member| self.event(wire, member.get()));
+            }
+        }
     }
-    if probe.event_version.is_some() || probe.event_source.is_some() {
-        return Ok(Parcel::Cloudtrail(Cow::Borrowed(text)));
+
+    fn event(&mut self, wire: &Wire, json: &str) {
+        self.results.push(finish((wire.decode)(json), json, self.received));
     }
-    match (probe.detail, probe.detail_type) {
-        (Some(_), Some(kind)) if !kind.as_str().ends_with(" via CloudTrail") => Err(Rejection::new(
-            Reason::Unsupported,
-            format!("`detail-type` is `{}`, not one that ends in `via CloudTrail`", shown(kind.as_str())),
-        )),
-        (Some(detail), _) => Ok(Parcel::Cloudtrail(detail.0)),
-        (None, _) if format == Format::Cloudtrail => Err(Rejection::new(
-            Reason::UnknownFormat,
-            "none of `Records`, `detail`, `eventVersion`, `eventSource` is there, so this is not CloudTrail",
-        )),
-        (None, _) => Err(Rejection::new(
-            Reason::UnknownFormat,
-            "neither an agent action (`specversion` and `type`) nor CloudTrail (`Records`, `detail`, `eventVersion` or \
-             `eventSource`)",
-        )),
+
+    fn refuse(&mut self, rejection: Rejection) {
+        self.results.push(Err(rejection));
+    }
+
+    /// The results; in a batch, what is refused has its number.
+    fn numbered(mut self) -> Vec<Result<Event, Rejection>> {
+        if self.is_batch {
+            for (index, result) in self.results.iter_mut().enumerate() {
+                if let Err(rejection) = result {
+                    rejection.index = Some(index);
+                }
+            }
+        }
+        self.results
     }
 }
 
@@ -289,7 +240,9 @@ fn finish(decoded: Result<Event, Rejection>, json: &str, received: Millis) -> Re
     let id = match event.source {
         // An agent picks its own ids. With its content in the identity, a second action under a used id is a second event.
         Source::AgentAction => format!("{}/{:08x}", event.id, digest.0 >> 96),
-        Source::Cloudtrail => event.id,
+        // Where the source gave the record no key, its content is what it is known by.
+        _ if event.id.ends_with('/') => format!("{}{:032x}", event.id, digest.0),
+        _ => event.id,
     };
     Ok(Event { id, digest, ..event })
 }

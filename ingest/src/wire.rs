@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::value::{MapAccessDeserializer, StrDeserializer};
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer, StrDeserializer};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde_json::error::Category;
 use tautline_detectors::event::Millis;
 
@@ -81,6 +81,11 @@ pub(crate) fn text<const MIN: usize, const MAX: usize>(field: Option<Text<'_, MI
     field.map(Text::into_string).unwrap_or_default()
 }
 
+/// The same, borrowed.
+pub(crate) fn said<'t, const MIN: usize, const MAX: usize>(field: &'t Option<Text<'_, MIN, MAX>>) -> &'t str {
+    field.as_ref().map(Text::as_str).unwrap_or_default()
+}
+
 /// A struct that only an object makes; derived structs would take an array as well.
 #[derive(Debug)]
 pub(crate) struct Object<T>(pub(crate) T);
@@ -139,6 +144,37 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MA
         }
 
         deserializer.deserialize_seq(ListVisitor(PhantomData))
+    }
+}
+
+/// A [`List`] that a lake without empty arrays may have written as an empty string.
+#[derive(Debug)]
+pub(crate) struct ListOrNothing<T, const MAX: usize>(pub(crate) List<T, MAX>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for ListOrNothing<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyVisitor<T, const MAX: usize>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for AnyVisitor<T, MAX> {
+            type Value = ListOrNothing<T, MAX>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+                List::deserialize(SeqAccessDeserializer::new(seq)).map(ListOrNothing)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                if text.is_empty() {
+                    return Ok(ListOrNothing(List::default()));
+                }
+                Err(E::invalid_type(Unexpected::Str(text), &self))
+            }
+        }
+
+        deserializer.deserialize_any(AnyVisitor(PhantomData))
     }
 }
 
@@ -289,6 +325,111 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
+/// A point in time as audit logs and the lakes behind them write it: RFC 3339, the same without an offset (then it is
+/// UTC) and with a space for the `T`, or a number of seconds, milliseconds, microseconds or nanoseconds since 1970.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment(pub(crate) Millis);
+
+impl Moment {
+    /// The time that a text names.
+    pub(crate) fn of(text: &str) -> Option<Self> {
+        if let Ok(time) = text.parse::<jiff::Timestamp>() {
+            return Some(Moment(time.as_millisecond()));
+        }
+        // A date alone is no point in time.
+        let time: jiff::civil::DateTime = text.contains(':').then(|| text.parse().ok())??;
+        let time = jiff::tz::TimeZone::UTC.to_timestamp(time).ok()?;
+        Some(Moment(time.as_millisecond()))
+    }
+
+    /// The time that a number names. The unit is the one that makes it lie between 1970 and 5138.
+    fn counted(number: i64) -> Self {
+        match number.unsigned_abs() {
+            0..100_000_000_000 => Moment(number.saturating_mul(1_000)),
+            100_000_000_000..100_000_000_000_000 => Moment(number),
+            100_000_000_000_000..100_000_000_000_000_000 => Moment(number / 1_000),
+            _ => Moment(number / 1_000_000),
+        }
+    }
+}
+
+/// A [`Moment`] that is written as text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WrittenMoment(pub(crate) Millis);
+
+impl<'de> Deserialize<'de> for WrittenMoment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let parse = |text: &str| match Moment::of(text) {
+            Some(Moment(time)) => Ok(WrittenMoment(time)),
+            None => Err(format!("`{}` is no RFC 3339 time", shown(text))),
+        };
+        deserializer.deserialize_str(Parsed(parse))
+    }
+}
+
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MomentVisitor;
+
+        impl Visitor<'_> for MomentVisitor {
+            type Value = Moment;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a time")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Moment, E> {
+                Moment::of(text).ok_or_else(|| E::custom(format_args!("`{}` is no RFC 3339 time", shown(text))))
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Moment, E> {
+                Ok(Moment::counted(number))
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Moment, E> {
+                Ok(Moment::counted(i64::try_from(number).unwrap_or(i64::MAX)))
+            }
+
+            #[allow(clippy::cast_possible_truncation)]
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Moment, E> {
+                Ok(Moment::counted(number as i64))
+            }
+        }
+
+        deserializer.deserialize_any(MomentVisitor)
+    }
+}
+
+/// A string, a number or a truth value as text: what some sources write now as one, now as another.
+#[derive(Debug)]
+pub(crate) struct Scalar<'a>(pub(crate) Cow<'a, str>);
+
+impl Scalar<'_> {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The text of an optional scalar; empty where the field is absent.
+pub(crate) fn scalar(field: Option<&Scalar<'_>>) -> String {
+    field.map(|scalar| scalar.0.clone().into_owned()).unwrap_or_default()
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Raw::deserialize(deserializer)?;
+        let text = match raw.string() {
+            Some(text) => text.map_err(D::Error::custom)?.into_owned(),
+            None if raw.get().starts_with(['{', '[']) => {
+                return Err(D::Error::custom("neither a string nor a number"));
+            }
+            None => raw.get().to_owned(),
+        };
+        Text::<0, NAME_MAX>::check(&text)?;
+        Ok(Scalar(Cow::Owned(text)))
+    }
+}
+
 /// A value as text: a string as it is, anything else as JSON.
 pub(crate) fn value_text(value: &Raw<'_>, path: impl FnOnce() -> String) -> Result<String, Rejection> {
     match value.string() {
@@ -320,6 +461,11 @@ pub(crate) fn object<'de, T: Deserialize<'de>>(json: &'de str, path: &str) -> Re
         Ok(Object(value)) => Ok(value),
         Err(error) => Err(rejection(&error, json, path)),
     }
+}
+
+/// Parses `json` as an array of values that are not looked into yet.
+pub(crate) fn list<const MAX: usize>(json: &str) -> Result<List<Raw<'_>, MAX>, Rejection> {
+    json::parse(json).map_err(|error| rejection(&error, json, ""))
 }
 
 /// Turns a parser's error into a rejection: what is wrong and where, never the input itself, which may be a secret.

@@ -1,0 +1,312 @@
+//! Entra's records: changes of the directory, and sign-ins.
+
+use serde::Deserialize;
+use tautline_detectors::event::{
+    Credential, CredentialKind, Event, Origin, Outcome, Place, Principal, Resource, Source, Verb,
+};
+
+use super::{Record, id, name, properties_of, trace, unnamed};
+use crate::audit::{self, ENTRIES_MAX};
+use crate::json::Raw;
+use crate::wire::{self, List, Moment, Object, Scalar, Text, said, scalar};
+use crate::{Reason, Rejection};
+
+/// Categories of sign-ins, in lower case.
+const SIGN_INS: [&str; 5] = [
+    "signinlogs",
+    "noninteractiveusersigninlogs",
+    "serviceprincipalsigninlogs",
+    "managedidentitysigninlogs",
+    "microsoftserviceprincipalsigninlogs",
+];
+
+pub(super) fn is_sign_in(category: &str) -> bool {
+    SIGN_INS.contains(&category)
+}
+
+/// Whether a record's resource is the directory itself.
+pub(super) fn is_directory(resource: &str) -> bool {
+    let end = resource.rsplit('/').next().unwrap_or_default();
+    end.eq_ignore_ascii_case("microsoft.aadiam")
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Change<'a> {
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
+    activity_date_time: Option<Moment>,
+    #[serde(borrow)]
+    activity_display_name: Option<Text<'a>>,
+    #[serde(borrow)]
+    category: Option<Text<'a>>,
+    #[serde(borrow)]
+    initiated_by: Option<Object<Initiator<'a>>>,
+    #[serde(borrow)]
+    target_resources: Option<List<Object<Target<'a>>, ENTRIES_MAX>>,
+    #[serde(borrow)]
+    result: Option<Text<'a>>,
+    #[serde(borrow)]
+    result_reason: Option<Text<'a>>,
+    #[serde(borrow)]
+    additional_details: Option<List<Object<Detail<'a>>, ENTRIES_MAX>>,
+}
+
+#[derive(Deserialize)]
+struct Initiator<'a> {
+    #[serde(borrow)]
+    user: Option<Object<Party<'a>>>,
+    #[serde(borrow)]
+    app: Option<Object<Party<'a>>>,
+}
+
+/// A user or an application.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Party<'a> {
+    #[serde(borrow)]
+    user_principal_name: Option<Text<'a>>,
+    #[serde(borrow)]
+    service_principal_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
+    #[serde(borrow)]
+    app_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    display_name: Option<Text<'a>>,
+    #[serde(borrow)]
+    ip_address: Option<Text<'a>>,
+}
+
+impl Party<'_> {
+    fn name(&self) -> String {
+        let names = [&self.user_principal_name, &self.service_principal_id, &self.id, &self.app_id, &self.display_name];
+        audit::first(names.map(|name| Some(said(name))))
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Target<'a> {
+    #[serde(borrow)]
+    r#type: Option<Text<'a>>,
+    #[serde(borrow)]
+    user_principal_name: Option<Text<'a>>,
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
+    #[serde(borrow)]
+    display_name: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Detail<'a> {
+    #[serde(borrow)]
+    key: Option<Text<'a>>,
+    #[serde(borrow)]
+    value: Option<Raw<'a>>,
+}
+
+/// Decodes a change of the directory.
+pub(super) fn change(record: Record<'_>) -> Result<Event, Rejection> {
+    let json = properties_of(record.properties.as_ref())?;
+    let change: Change<'_> = json.as_deref().map_or(Ok(Change::default()), |json| wire::object(json, "properties"))?;
+    let action = audit::first([Some(name(&record.operation_name)), Some(said(&change.activity_display_name))]);
+    let initiator = change.initiated_by.map(|Object(initiator)| initiator);
+    let (user, app) = initiator.map_or((None, None), |initiator| (initiator.user, initiator.app));
+    let address = user.iter().map(|Object(user)| said(&user.ip_address)).find(|address| !address.is_empty());
+    let account = said(&record.tenant_id).to_owned();
+    let detail = |wanted: &str| detail(change.additional_details.as_ref(), wanted);
+    let reason = audit::first([Some(said(&change.result_reason)), Some(said(&change.result))]);
+    Ok(Event {
+        id: id(&account, said(&record.correlation_id), &action, said(&change.id)),
+        source: Source::Azure,
+        at: time(record.time.or(change.activity_date_time))?,
+        verb: verb(&audit::first([Some(said(&change.category)), Some(name(&record.category))])),
+        outcome: match said(&change.result).to_ascii_lowercase().as_str() {
+            "success" => Outcome::Success,
+            "" => super::outcome(&record),
+            "failure" | "failed" | "timeout" => Outcome::Failed(reason),
+            _ => Outcome::Unknown,
+        },
+        resource: target(change.target_resources.unwrap_or_default().0.into_iter().next()),
+        principal: initiated(user.as_ref(), app.as_ref()),
+        origin: Origin {
+            address: audit::first([Some(said(&record.caller_ip_address)), address, Some(&detail("ipaddr"))]),
+            user_agent: detail("User-Agent"),
+            ..Origin::default()
+        },
+        place: Place { account, ..Place::default() },
+        trace: trace(record.correlation_id),
+        action: format!("entra:{action}"),
+        ..Event::default()
+    })
+}
+
+/// All that the directory holds says who may do what, but the devices and what has no category.
+fn verb(category: &str) -> Verb {
+    match category {
+        "Device" | "DeviceManagement" | "DeviceConfiguration" | "Other" | "" => Verb::Write,
+        _ => Verb::PermissionChange,
+    }
+}
+
+/// The user, or the application; an application that acts for a user does so on their behalf.
+fn initiated(user: Option<&Object<Party<'_>>>, app: Option<&Object<Party<'_>>>) -> Principal {
+    let name =
+        |party: Option<&Object<Party<'_>>>| party.map(|Object(party)| party.name()).filter(|name| !name.is_empty());
+    let (id, on_behalf_of) = match (name(user), name(app)) {
+        (Some(user), Some(app)) => (app, vec![user]),
+        (Some(one), None) | (None, Some(one)) => (one, Vec::new()),
+        (None, None) => (unnamed("entra"), Vec::new()),
+    };
+    Principal { id, on_behalf_of, ..Principal::default() }
+}
+
+fn target(target: Option<Object<Target<'_>>>) -> Resource {
+    let Object(target) = target.unwrap_or(Object(Target::default()));
+    Resource {
+        kind: format!("entra/{}", said(&target.r#type).to_ascii_lowercase()),
+        id: audit::first([&target.user_principal_name, &target.id, &target.display_name].map(|name| Some(said(name)))),
+        ..Resource::default()
+    }
+}
+
+/// The value of a detail that is text.
+fn detail(details: Option<&List<Object<Detail<'_>>, ENTRIES_MAX>>, wanted: &str) -> String {
+    let found = details.and_then(|List(list)| list.iter().find(|Object(detail)| said(&detail.key) == wanted));
+    audit::name(found.and_then(|Object(detail)| detail.value.as_ref()))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SignIn<'a> {
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
+    created_date_time: Option<Moment>,
+    #[serde(borrow)]
+    user_principal_name: Option<Text<'a>>,
+    #[serde(borrow)]
+    user_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    service_principal_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    service_principal_name: Option<Text<'a>>,
+    #[serde(borrow)]
+    app_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    ip_address: Option<Text<'a>>,
+    #[serde(borrow)]
+    user_agent: Option<Text<'a>>,
+    #[serde(borrow)]
+    resource_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    resource_display_name: Option<Text<'a>>,
+    #[serde(borrow)]
+    status: Option<Object<Status<'a>>>,
+    #[serde(borrow)]
+    session_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    unique_token_identifier: Option<Text<'a>>,
+    #[serde(borrow)]
+    authentication_requirement: Option<Text<'a>>,
+    #[serde(borrow)]
+    agent: Option<Object<Agent<'a>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status<'a> {
+    #[serde(borrow)]
+    error_code: Option<Scalar<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Agent<'a> {
+    #[serde(borrow)]
+    agent_type: Option<Text<'a>>,
+}
+
+/// Decodes a sign-in. It changes nothing.
+pub(super) fn sign_in(record: Record<'_>) -> Result<Event, Rejection> {
+    let json = required(record.properties.as_ref())?;
+    let sign_in: SignIn<'_> = wire::object(&json, "properties")?;
+    let action = audit::first([Some(name(&record.operation_name)), Some("Sign-in activity")]);
+    let account = said(&record.tenant_id).to_owned();
+    let succeeded = matches!(outcome(&record, &sign_in), Outcome::Success);
+    Ok(Event {
+        id: id(&account, said(&record.correlation_id), &action, said(&sign_in.id)),
+        source: Source::Azure,
+        at: time(record.time.or(sign_in.created_date_time))?,
+        verb: Verb::Read,
+        outcome: outcome(&record, &sign_in),
+        resource: Resource {
+            kind: "entra/serviceprincipal".to_owned(),
+            id: audit::first([Some(said(&sign_in.resource_display_name)), Some(said(&sign_in.resource_id))]),
+            ..Resource::default()
+        },
+        principal: signed_in(&sign_in, &name(&record.category).to_ascii_lowercase()),
+        credential: Credential {
+            id: said(&sign_in.unique_token_identifier).to_owned(),
+            kind: if succeeded { CredentialKind::ShortLived } else { CredentialKind::Unknown },
+            mfa: match said(&sign_in.authentication_requirement) {
+                "multiFactorAuthentication" => Some(true),
+                "singleFactorAuthentication" => Some(false),
+                _ => None,
+            },
+            ..Credential::default()
+        },
+        origin: Origin {
+            address: audit::first([Some(said(&sign_in.ip_address)), Some(said(&record.caller_ip_address))]),
+            user_agent: said(&sign_in.user_agent).to_owned(),
+            channel: channel(sign_in.agent.as_ref()),
+        },
+        place: Place { account, ..Place::default() },
+        trace: trace(record.correlation_id),
+        action: format!("entra:{action}"),
+        ..Event::default()
+    })
+}
+
+/// Who signed in: the user, or the service principal that has no user.
+fn signed_in(sign_in: &SignIn<'_>, category: &str) -> Principal {
+    let user = [&sign_in.user_principal_name, &sign_in.user_id];
+    let service = [&sign_in.service_principal_id, &sign_in.service_principal_name, &sign_in.app_id];
+    let (user, service) = (audit::first(user.map(|id| Some(said(id)))), audit::first(service.map(|id| Some(said(id)))));
+    let id =
+        if user.is_empty() || category.contains("principal") || category.contains("managed") { service } else { user };
+    Principal {
+        id: if id.is_empty() { unnamed("entra") } else { id },
+        session: said(&sign_in.session_id).to_owned(),
+        ..Principal::default()
+    }
+}
+
+/// Codes with which Entra refuses an identity that it knows: by conditional access, for want of a role or a consent.
+const REFUSALS: [&str; 7] = ["50105", "53000", "53001", "53003", "65001", "90094", "7000112"];
+
+fn outcome(record: &Record<'_>, sign_in: &SignIn<'_>) -> Outcome {
+    let code = sign_in.status.as_ref().map(|Object(status)| scalar(status.error_code.as_ref())).unwrap_or_default();
+    let result = scalar(record.result_type.as_ref());
+    let code = if code.is_empty() && result.bytes().all(|byte| byte.is_ascii_digit()) { result } else { code };
+    match code.as_str() {
+        "" => super::outcome(record),
+        "0" => Outcome::Success,
+        code if REFUSALS.contains(&code) => Outcome::Denied(code.to_owned()),
+        code => Outcome::Failed(code.to_owned()),
+    }
+}
+
+/// What kind of agent Entra says that it was.
+fn channel(agent: Option<&Object<Agent<'_>>>) -> String {
+    let kind = agent.map(|Object(agent)| said(&agent.agent_type)).unwrap_or_default();
+    if kind == "notAgentic" { String::new() } else { kind.to_owned() }
+}
+
+fn required<'a>(properties: Option<&'a Raw<'_>>) -> Result<std::borrow::Cow<'a, str>, Rejection> {
+    properties_of(properties)?.ok_or_else(|| Rejection::new(Reason::MissingField, "`properties` is missing"))
+}
+
+fn time(time: Option<Moment>) -> Result<i64, Rejection> {
+    time.map(|Moment(at)| at).ok_or_else(|| Rejection::new(Reason::MissingField, "`time` is missing"))
+}
