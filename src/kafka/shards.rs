@@ -269,7 +269,7 @@ impl Shards {
     /// What to note with a partition's next offset: the rulebook that it began with. `None` while it is read in silence.
     pub fn note(&self, slot: usize, next: i64) -> Option<String> {
         let shard = self.get(slot)?;
-        (next > shard.speaks_from).then(|| shard.first_book.clone())
+        (next >= shard.speaks_from).then(|| shard.first_book.clone())
     }
 
     /// Saves everything if it is time. To be called once a round, when all that was taken is committed.
