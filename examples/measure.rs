@@ -125,6 +125,18 @@ fn create(bootstrap: &str, topics: &[String]) -> Result<()> {
             Err((topic, error)) => bail!("cannot create `{topic}`: {error}"),
         }
     }
+    topics.iter().try_for_each(|topic| wait_for_leaders(bootstrap, topic))
+}
+
+/// Waits until every partition of a new topic can be read.
+fn wait_for_leaders(bootstrap: &str, topic: &str) -> Result<()> {
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", bootstrap).create()?;
+    let start = Instant::now();
+    let unready = |partition: &i32| consumer.fetch_watermarks(topic, *partition, TIMEOUT).is_err();
+    while let Some(partition) = (0..PARTITIONS).find(unready) {
+        ensure!(start.elapsed() < TIMEOUT, "partition {partition} of `{topic}` has no leader");
+        thread::sleep(Duration::from_millis(50));
+    }
     Ok(())
 }
 

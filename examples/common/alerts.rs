@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use serde::Deserialize;
 
@@ -70,11 +71,19 @@ impl Alerts {
         Ok(Self(consumer))
     }
 
-    /// The next one, if it comes in time.
+    /// The next one, if it comes in time. A lost connection is made anew meanwhile.
     pub(crate) fn next(&self, wait: Duration) -> Result<Option<Alert>> {
-        let Some(message) = self.0.poll(wait) else { return Ok(None) };
-        let message = message?;
+        let message = match self.0.poll(wait) {
+            None => return Ok(None),
+            Some(Err(error)) if is_lost_connection(&error) => return Ok(None),
+            Some(message) => message?,
+        };
         let text = std::str::from_utf8(message.payload().unwrap_or_default())?;
         Alert::parse(text).map(Some)
     }
+}
+
+fn is_lost_connection(error: &KafkaError) -> bool {
+    let lost = [RDKafkaErrorCode::AllBrokersDown, RDKafkaErrorCode::BrokerTransportFailure];
+    error.rdkafka_error_code().is_some_and(|code| lost.contains(&code))
 }
