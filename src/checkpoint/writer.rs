@@ -213,13 +213,13 @@ impl Writer {
         let directory = self.store.directory(place);
         let now = now();
         let manifests = objects.iter().filter(|object| manifest::offset(&object.name).is_some());
-        manifests.for_each(|object| known.read(&self.store, &directory, &object.name, place));
+        let unread = manifests.filter(|object| !known.read(&self.store, &directory, &object.name, place)).count();
         let (kept, rest) = known.sort(objects, at, now);
         for object in rest {
             self.store.delete(&directory.clone().join(object.name.as_str()))?;
         }
         known.manifests.retain(|name, _| kept.iter().any(|object| object.name == *name));
-        if known.manifests.values().flatten().count() < kept.len() {
+        if unread > 0 || known.manifests.values().any(Option::is_none) {
             // Whoever has just replaced a manifest that is gone may have named the same pieces in the next one.
             return Ok(());
         }
@@ -256,18 +256,19 @@ impl Named {
 }
 
 impl Known {
-    /// Reads a manifest, if it was not read before.
-    fn read(&mut self, store: &Store, directory: &Path, name: &str, place: &Place) {
+    /// Reads a manifest, if it was not read before; whether it could be, also if it is not to be understood.
+    fn read(&mut self, store: &Store, directory: &Path, name: &str, place: &Place) -> bool {
         if self.manifests.contains_key(name) {
-            return;
+            return true;
         }
         let read = match Manifest::read(store, directory, name, place) {
             Ok(manifest) => Some(Named::by(&manifest)),
             // Perhaps only now.
-            Err(Skip { reason: SkipReason::Missing | SkipReason::Unreadable, .. }) => return,
+            Err(Skip { reason: SkipReason::Missing | SkipReason::Unreadable, .. }) => return false,
             Err(_) => None,
         };
         self.manifests.insert(name.to_owned(), read);
+        true
     }
 
     /// The manifests that stay, and those that go.
