@@ -349,7 +349,7 @@ fn garbage_is_named_and_the_rest_is_judged() {
     for (line, reason) in [
         (1, "not-json"),
         (3, "not-utf8"),
-        (4, "wrong-type"),
+        (4, "empty"),
         (106, "member 0: "),
         (106, "member 1: "),
         (last, "not-json"),

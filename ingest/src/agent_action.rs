@@ -12,7 +12,8 @@ use tautline_detectors::event::{
 };
 use tautline_detectors::rulebook::hex;
 
-use crate::cloudtrail::{assumed_role, only_looks};
+use crate::aws;
+use crate::cloudtrail::assumed_role;
 use crate::format::{Format, Opened, Top, Wire};
 use crate::json::Raw;
 use crate::wire::{self, Choice, List, Members, Name, Object, Text, Time, shown, text};
@@ -287,11 +288,11 @@ fn canonical(mut operation: String) -> String {
 /// not have the name of one that only looks is taken for a change, and so is a proposal by an AWS operation
 /// (`service:Operation`). What has no verb at all is a change, unless it is an AWS operation with such a name.
 fn believed(verb: Option<Verb>, operation: Option<&str>) -> Verb {
-    let name = operation.and_then(|operation| operation.split_once(':')).map(|(_, name)| name);
-    let native = name.filter(|name| name.starts_with(|c: char| c.is_ascii_uppercase()));
+    let is_native = |name: &str| name.starts_with(|c: char| c.is_ascii_uppercase());
+    let native = operation.filter(|operation| operation.split_once(':').is_some_and(|(_, name)| is_native(name)));
     match (verb, native) {
-        (None, Some(name)) if only_looks(name) => Verb::Read,
-        (Some(Verb::Propose), Some(name)) if !only_looks(name) => Verb::Write,
+        (None, Some(operation)) if aws::only_reads(operation) => Verb::Read,
+        (Some(Verb::Propose), Some(operation)) if !aws::only_reads(operation) => Verb::Write,
         (Some(Verb::Read), _) if !operation.is_none_or(is_named_like_a_read) => Verb::Write,
         (verb, _) => verb.unwrap_or_default(),
     }
@@ -305,10 +306,10 @@ const LOOKING: [&str; 26] = [
 
 /// Whether the first or the last word of an operation (behind its service) is one of [`LOOKING`].
 fn is_named_like_a_read(operation: &str) -> bool {
-    let name = operation.rsplit_once(':').map_or(operation, |(_, name)| name);
-    if only_looks(name) {
+    if aws::only_reads(operation) {
         return true;
     }
+    let name = operation.rsplit_once(':').map_or(operation, |(_, name)| name);
     let mut words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     let looks = |word: &str| LOOKING.iter().any(|known| word.eq_ignore_ascii_case(known));
     let first = words.next().unwrap_or_default();

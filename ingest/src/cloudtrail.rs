@@ -13,6 +13,7 @@ use tautline_detectors::event::{
 };
 
 use crate::format::{Format, Opened, Top, Wire};
+use crate::aws;
 use crate::json::{self, Raw};
 use crate::wire::{self, Flag, List, ListOrNothing, Members, Name, Object, Text, WrittenMoment, shown, text};
 use crate::{BATCH_MAX, Reason, Rejection};
@@ -242,7 +243,8 @@ fn event(record: Record<'_>) -> Result<Event, Rejection> {
     let service = service.strip_suffix(".amazonaws.com").unwrap_or(service);
     let name = operation(record.event_name.as_str());
     let credential = credential(&identity);
-    let verb = verb(record.read_only, name);
+    let action = format!("{service}:{name}");
+    let verb = verb(record.read_only, &action);
     let parameters = match &record.request_parameters {
         Some(raw) => nested::<Parameters<'_>>(raw, "requestParameters")?,
         None => Parameters::default(),
@@ -260,7 +262,7 @@ fn event(record: Record<'_>) -> Result<Event, Rejection> {
         id: format!("cloudtrail/{account}/{}", record.event_id.as_str()),
         source: Source::Cloudtrail,
         at: record.event_time.0,
-        action: format!("{service}:{name}"),
+        action,
         verb,
         resource,
         arguments: arguments(parameters)?,
@@ -297,28 +299,14 @@ fn operation(name: &str) -> &str {
     if is_date && !bare.is_empty() { bare } else { name }
 }
 
-/// Read or write by CloudTrail's own `readOnly`.
-///
-/// Records of event version 1.0x lack it. For those the name of the operation decides, by the prefixes that AWS uses
-/// for operations that only look. This is an approximation (`GetSessionToken` hands out a credential) that stands until
-/// a maintained list of access levels takes its place.
-fn verb(read_only: Option<Flag>, name: &str) -> Verb {
+/// Read or write by CloudTrail's own `readOnly`; records of event version 1.0x lack it.
+fn verb(read_only: Option<Flag>, action: &str) -> Verb {
     match read_only {
         Some(Flag(true)) => Verb::Read,
         Some(Flag(false)) => Verb::Write,
-        None if only_looks(name) => Verb::Read,
+        None if aws::only_reads(action) => Verb::Read,
         None => Verb::Write,
     }
-}
-
-/// Whether an AWS operation has a name that AWS gives to those that only look.
-pub(crate) fn only_looks(name: &str) -> bool {
-    const LOOKS: [&str; 9] = ["Get", "List", "Describe", "Head", "BatchGet", "Lookup", "Filter", "Query", "Scan"];
-    let looks = |prefix| {
-        name.strip_prefix(prefix)
-            .is_some_and(|noun| noun.is_empty() || noun.starts_with(|c: char| c.is_ascii_uppercase()))
-    };
-    LOOKS.into_iter().any(looks)
 }
 
 /// Who acted, without the session: baselines are kept per role, not per session of it.

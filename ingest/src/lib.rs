@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use tautline_detectors::event::{Digest, Event, Millis, Source};
 
 pub mod agent_action;
+mod aws;
 mod audit;
 mod azure;
 pub mod cloudtrail;

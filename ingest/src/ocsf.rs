@@ -12,7 +12,8 @@ use tautline_detectors::event::{
 };
 
 use crate::audit::{self, ENTRIES_MAX, Parameters};
-use crate::cloudtrail::{self, assumed_role, only_looks};
+use crate::aws;
+use crate::cloudtrail::{self, assumed_role};
 use crate::format::{Format, Opened, Top, Wire};
 use crate::json::{self, Raw};
 use crate::kubernetes::{self, ObjectPath};
@@ -359,7 +360,7 @@ impl<'a> Call<'a> {
         match activity {
             1 | 3 | 4 => Verb::Write,
             2 => Verb::Read,
-            _ if self.is_aws && only_looks(self.operation) => Verb::Read,
+            _ if self.is_aws && aws::only_reads(&self.action()) => Verb::Read,
             _ => Verb::Write,
         }
     }
