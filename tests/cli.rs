@@ -346,14 +346,9 @@ fn garbage_is_named_and_the_rest_is_judged() {
     assert_eq!(deviations(&output), deviations(&clean), "bad records change nothing about the good ones");
     let warnings = text_of_errors(&output);
     let last = 5 + stratus.len() + 2;
-    for (line, reason) in [
-        (1, "not-json"),
-        (3, "not-utf8"),
-        (4, "empty"),
-        (106, "member 0: "),
-        (106, "member 1: "),
-        (last, "not-json"),
-    ] {
+    for (line, reason) in
+        [(1, "not-json"), (3, "not-utf8"), (4, "empty"), (106, "member 0: "), (106, "member 1: "), (last, "not-json")]
+    {
         let named =
             warnings.lines().any(|warning| warning.contains(&format!("{path}:{line}: ")) && warning.contains(reason));
         assert!(named, "{line} {reason}: {warnings}");

@@ -36,7 +36,8 @@ mod tests {
 
     #[test]
     fn what_misleads_is_known_and_all_else_goes_by_its_name() {
-        let read = ["ec2:DescribeInstances", "s3:HeadObject", "kms:Decrypt", "ec2:SearchTransitGatewayRoutes", "new:GetIt"];
+        let read =
+            ["ec2:DescribeInstances", "s3:HeadObject", "kms:Decrypt", "ec2:SearchTransitGatewayRoutes", "new:GetIt"];
         let not = ["ec2:RunInstances", "redshift:GetClusterCredentials", "sts:AssumeRole", "new:Getaway", "new:MakeIt"];
         assert_eq!(read.map(only_reads), [true, true, false, true, true]);
         assert_eq!(not.map(only_reads), [false; 5]);

@@ -12,8 +12,8 @@ use tautline_detectors::event::{
     Argument, Credential, CredentialKind, Event, Origin, Outcome, Place, Principal, Resource, Source, Trace, Verb,
 };
 
-use crate::format::{Format, Opened, Top, Wire};
 use crate::aws;
+use crate::format::{Format, Opened, Top, Wire};
 use crate::json::{self, Raw};
 use crate::wire::{self, Flag, List, ListOrNothing, Members, Name, Object, Text, WrittenMoment, shown, text};
 use crate::{BATCH_MAX, Reason, Rejection};

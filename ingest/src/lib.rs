@@ -11,8 +11,8 @@ use sha2::{Digest as _, Sha256};
 use tautline_detectors::event::{Digest, Event, Millis, Source};
 
 pub mod agent_action;
-mod aws;
 mod audit;
+mod aws;
 mod azure;
 pub mod cloudtrail;
 mod format;
