@@ -194,6 +194,21 @@ fn fail(error: &impl std::fmt::Debug) -> ! {
     std::process::exit(1)
 }
 
+/// What a decoder is held against: nothing but the same bytes parsed, by the library that it parses with and by the other.
+#[divan::bench(args = SOURCES, sample_size = 1_000)]
+fn product_0_parse_sonic_rs(bencher: Bencher<'_, '_>, source: Source) {
+    let mut generator = Generator::new(Kind::Actions, AGENTS, EVENTS, 1, true);
+    let lines = bencher.with_inputs(|| source.next(&mut generator));
+    lines.bench_local_refs(|line| sonic_rs::from_str::<sonic_rs::Value>(line));
+}
+
+#[divan::bench(args = SOURCES, sample_size = 1_000)]
+fn product_0_parse_serde_json(bencher: Bencher<'_, '_>, source: Source) {
+    let mut generator = Generator::new(Kind::Actions, AGENTS, EVENTS, 1, true);
+    let lines = bencher.with_inputs(|| source.next(&mut generator));
+    lines.bench_local_refs(|line| serde_json::from_str::<serde_json::Value>(line));
+}
+
 #[divan::bench(args = SOURCES, sample_size = 1_000)]
 fn product_1_decode(bencher: Bencher<'_, '_>, source: Source) {
     let mut generator = Generator::new(Kind::Actions, AGENTS, EVENTS, 1, true);

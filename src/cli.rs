@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tautline_detectors::rulebook::Rulebook;
-use tautline_ingest::Format;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, RulebookPaths};
+use crate::config::{Config, FormatName, RulebookPaths};
+use crate::files::Input;
 use crate::output::text;
 use crate::replay::{Form, Replay};
 use crate::{check, demo, explain, kafka, rules};
@@ -76,17 +76,17 @@ enum LogFormat {
 enum Command {
     /// Read from Kafka and write alerts and revocation requests to Kafka, until SIGTERM or Ctrl-C
     Run,
-    /// Judge the events of files with the same engine, one JSON record a line, plain or gzip; `-` is standard input
+    /// Judge the events of files with the same engine: one JSON record a line, or CloudTrail's log files; plain, gzip or zstd
     Replay {
-        /// Files to judge
+        /// Files to judge, directories or prefixes of an object store (`s3://…`) of them; `-` is standard input
         #[arg(required = true, value_name = "FILES")]
         files: Vec<PathBuf>,
-        /// Files of the agents' accepted past: learned from first, not judged
+        /// The agents' accepted past, in the same places: learned from first, not judged
         #[arg(long, value_name = "FILE")]
         history: Vec<PathBuf>,
-        /// What the records are: auto, agent-action or cloudtrail
+        /// What the records are: auto, a format's name, or mapping:<name> with a mapping of the configuration
         #[arg(long, default_value = "auto")]
-        format: Format,
+        format: FormatName,
     },
     /// Validate rules, registry, estate and people, and run every control's own events
     Check {
@@ -163,9 +163,9 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         }
         Command::Replay { files, history, format } => {
             let replay = Replay {
-                files: files.clone(),
-                history: history.clone(),
-                format: *format,
+                files: Input::all(files)?,
+                history: Input::all(history)?,
+                reader: config.reader(format)?,
                 form,
                 progress: io::stderr().is_terminal(),
             };

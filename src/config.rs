@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use tautline_ingest::Format;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use tautline_ingest::{Format, Mapping, Reader};
+use toml::Spanned;
 use toml::de::{DeTable, ValueDeserializer};
 
 use crate::checkpoint::Location;
@@ -17,6 +20,7 @@ use crate::checkpoint::Location;
 pub(crate) struct Config {
     pub(crate) kafka: Kafka,
     pub(crate) sources: Vec<Source>,
+    pub(crate) mappings: Vec<Arc<Mapping>>,
     pub(crate) log: Log,
     pub(crate) outputs: Outputs,
     pub(crate) rulebook: RulebookPaths,
@@ -63,12 +67,42 @@ impl Kafka {
 }
 
 /// One topic to read.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) topic: String,
-    #[serde(default)]
-    pub(crate) format: Format,
+    pub(crate) reader: Reader,
+}
+
+/// The same as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Topic {
+    topic: String,
+    format: Option<Spanned<FormatName>>,
+}
+
+/// The name of a format, or `mapping:` and the name of a mapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum FormatName {
+    Known(Format),
+    Mapping(String),
+}
+
+impl FromStr for FormatName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name.strip_prefix("mapping:") {
+            Some(mapping) => Ok(Self::Mapping(mapping.to_owned())),
+            None => name.parse().map(Self::Known).map_err(|error: String| format!("{error}, mapping:<name>")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for FormatName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
 }
 
 /// The one log, `tautline.events`.
@@ -211,11 +245,14 @@ impl Config {
 
     /// Reads the sections one by one, so that an error in one does not hide those of the next.
     fn parse(path: &Path, text: &str) -> Result<Self> {
-        let (root, mut errors) = DeTable::parse_recoverable(text);
+        let (root, errors) = DeTable::parse_recoverable(text);
+        let mut errors: Vec<Fault> = errors.iter().map(Fault::from).collect();
         let mut root = root.into_inner();
+        let mappings = mappings(&mut root, &mut errors);
         let config = Self {
             kafka: section(&mut root, "kafka", &mut errors),
-            sources: section(&mut root, "sources", &mut errors),
+            sources: sources(&mut root, &mappings, &mut errors),
+            mappings,
             log: section(&mut root, "log", &mut errors),
             outputs: section(&mut root, "outputs", &mut errors),
             rulebook: section(&mut root, "rulebook", &mut errors),
@@ -223,7 +260,7 @@ impl Config {
             http: section(&mut root, "http", &mut errors),
             revocation: section(&mut root, "revocation", &mut errors),
         };
-        let mut lines: Vec<String> = errors.iter().map(|error| located(path, text, error)).collect();
+        let mut lines: Vec<String> = errors.iter().map(|fault| fault.located(path, text)).collect();
         for unknown in root.keys() {
             let line = line(text, unknown.span().start);
             lines.push(format!("{}:{line}: unknown section `{}`", path.display(), unknown.get_ref()));
@@ -252,6 +289,11 @@ impl Config {
         if faults.is_empty() { Ok(()) } else { Err(anyhow!("{}", faults.join("\n"))) }
     }
 
+    /// How records of a format are read.
+    pub(crate) fn reader(&self, format: &FormatName) -> Result<Reader> {
+        reader(&self.mappings, format).map_err(|error| anyhow!(error))
+    }
+
     /// The topic that the engine reads.
     pub(crate) fn log_topic(&self) -> &str {
         match self.sources.first() {
@@ -262,12 +304,52 @@ impl Config {
 }
 
 /// The value of a section, or its default with the error noted.
-fn section<T: Default + DeserializeOwned>(root: &mut DeTable<'_>, name: &str, errors: &mut Vec<toml::de::Error>) -> T {
+fn section<T: Default + DeserializeOwned>(root: &mut DeTable<'_>, name: &str, errors: &mut Vec<Fault>) -> T {
     let Some(value) = root.remove(name) else { return T::default() };
     T::deserialize(ValueDeserializer::from(value)).unwrap_or_else(|error| {
-        errors.push(error);
+        errors.push(Fault::from(&error));
         T::default()
     })
+}
+
+/// The declared mappings, each under a name of its own.
+fn mappings(root: &mut DeTable<'_>, errors: &mut Vec<Fault>) -> Vec<Arc<Mapping>> {
+    let mut known: Vec<Arc<Mapping>> = Vec::new();
+    for mapping in section::<Vec<Spanned<Mapping>>>(root, "mappings", errors) {
+        let span = mapping.span();
+        let mapping = mapping.into_inner();
+        if known.iter().any(|known| known.name == mapping.name) {
+            let message = format!("mapping `{}` is there twice", mapping.name);
+            errors.push(Fault { at: span.start, message });
+        }
+        known.push(Arc::new(mapping));
+    }
+    known
+}
+
+fn sources(root: &mut DeTable<'_>, mappings: &[Arc<Mapping>], errors: &mut Vec<Fault>) -> Vec<Source> {
+    let mut sources = Vec::new();
+    for Topic { topic, format } in section::<Vec<Topic>>(root, "sources", errors) {
+        let reader = format.map_or(Ok(Reader::default()), |format| {
+            reader(mappings, format.get_ref()).map_err(|message| Fault { at: format.span().start, message })
+        });
+        match reader {
+            Ok(reader) => sources.push(Source { topic, reader }),
+            Err(error) => errors.push(error),
+        }
+    }
+    sources
+}
+
+fn reader(mappings: &[Arc<Mapping>], format: &FormatName) -> Result<Reader, String> {
+    match format {
+        FormatName::Known(format) => Ok(Reader::Format(*format)),
+        FormatName::Mapping(name) => {
+            let mapping = mappings.iter().find(|mapping| mapping.name == *name);
+            let unknown = || format!("unknown mapping `{name}`: no `[[mappings]]` of that name can be read");
+            mapping.map(|mapping| Reader::Mapping(Arc::clone(mapping))).ok_or_else(unknown)
+        }
+    }
 }
 
 /// The line (from 1) of a byte offset.
@@ -275,8 +357,21 @@ fn line(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
 }
 
-/// An error with its place, and without the source text that toml would show.
-fn located(path: &Path, text: &str, error: &toml::de::Error) -> String {
-    let line = line(text, error.span().map_or(0, |span| span.start));
-    format!("{}:{line}: {}", path.display(), error.message().replace('\n', "; "))
+/// What is wrong, and the byte where it begins.
+struct Fault {
+    at: usize,
+    message: String,
+}
+
+impl From<&toml::de::Error> for Fault {
+    /// Without the source text that toml would show.
+    fn from(error: &toml::de::Error) -> Self {
+        Self { at: error.span().map_or(0, |span| span.start), message: error.message().replace('\n', "; ") }
+    }
+}
+
+impl Fault {
+    fn located(&self, path: &Path, text: &str) -> String {
+        format!("{}:{}: {}", path.display(), line(text, self.at), self.message)
+    }
 }

@@ -20,7 +20,8 @@ use tautline_ingest::Format;
 use tokio::net::TcpListener;
 
 use crate::config::Config;
-use crate::feed::{Feed, Records};
+use crate::feed::Feed;
+use crate::files::Records;
 use crate::http;
 use crate::output::text;
 use crate::replay::Form;
@@ -96,13 +97,13 @@ async fn listen(address: SocketAddr) -> Result<TcpListener> {
 fn judge(feed: &mut Feed, line: &[u8], received: Millis, status: &Status) -> Vec<Deviation> {
     let fed = feed.judge(line, received);
     status.metrics.events(&fed.events);
-    fed.rejections.iter().for_each(|rejection| status.metrics.dead_letter(rejection));
+    fed.rejections.iter().for_each(|rejection| status.metrics.rejected(rejection));
     status.metrics.agents(feed.engine().baselines().iter().map(|(_, profile)| profile));
     fed.deviations
 }
 
 fn lines(zipped: &'static [u8]) -> Result<Vec<Vec<u8>>> {
-    let mut records = Records::of(zipped)?;
+    let mut records = Records::of(zipped, false)?;
     let mut all = Vec::new();
     let mut record = Vec::new();
     while records.next_into(&mut record)? {

@@ -10,6 +10,7 @@ mod config;
 mod demo;
 mod explain;
 mod feed;
+mod files;
 mod http;
 pub mod kafka;
 mod metrics;

@@ -20,6 +20,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     events: IntCounterVec,
     dead_letters: IntCounterVec,
+    ignored: IntCounter,
     deviations: IntCounterVec,
     revocations: IntCounter,
     agents: IntGaugeVec,
@@ -48,6 +49,10 @@ impl Metrics {
             dead_letters: IntCounterVec::new(
                 Opts::new("tautline_dead_letters_total", "Records that could not be read, by reason."),
                 &["reason"],
+            )?,
+            ignored: IntCounter::new(
+                "tautline_ignored_total",
+                "Members of records that tell of no request by their nature: other spans, other messages.",
             )?,
             deviations: IntCounterVec::new(
                 Opts::new("tautline_deviations_total", "Deviations found, by control and severity."),
@@ -100,6 +105,7 @@ impl Metrics {
         let registry = &self.registry;
         registry.register(Box::new(self.events.clone()))?;
         registry.register(Box::new(self.dead_letters.clone()))?;
+        registry.register(Box::new(self.ignored.clone()))?;
         registry.register(Box::new(self.deviations.clone()))?;
         registry.register(Box::new(self.revocations.clone()))?;
         registry.register(Box::new(self.agents.clone()))?;
@@ -116,7 +122,7 @@ impl Metrics {
 
     /// A counter that is born at one has no increase: all that can be foreseen start at zero.
     fn start_at_zero(&self) {
-        for reason in Reason::ALL {
+        for reason in Reason::ALL.into_iter().filter(|reason| *reason != Reason::NotARequest) {
             self.dead_letters.with_label_values(&[reason.name()]);
         }
         for source in Source::ALL {
@@ -168,8 +174,12 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn dead_letter(&self, rejection: &Rejection) {
-        self.dead_letters.with_label_values(&[rejection.reason.name()]).inc();
+    pub(crate) fn rejected(&self, rejection: &Rejection) {
+        if rejection.is_ignored() {
+            self.ignored.inc();
+        } else {
+            self.dead_letters.with_label_values(&[rejection.reason.name()]).inc();
+        }
     }
 
     pub(crate) fn rulebook_reload(&self, accepted: bool) {

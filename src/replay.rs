@@ -1,7 +1,6 @@
 //! `tautline replay`: the same engine over files; alerts as JSON lines, or as a table on a terminal.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -11,9 +10,10 @@ use tautline_detectors::deviation::Deviation;
 use tautline_detectors::engine::Verdict;
 use tautline_detectors::event::Millis;
 use tautline_detectors::rulebook::Rulebook;
-use tautline_ingest::Format;
+use tautline_ingest::{Format, Reader};
 
-use crate::feed::{Fed, Feed, Records};
+use crate::feed::{Fed, Feed};
+use crate::files::{Input, Records};
 use crate::output::{ocsf, text};
 
 /// How alerts are shown.
@@ -40,10 +40,10 @@ impl Form {
 
 /// What to replay.
 pub(crate) struct Replay {
-    pub(crate) files: Vec<PathBuf>,
+    pub(crate) files: Vec<Input>,
     /// Files of the agents' accepted past: learned from, not judged.
-    pub(crate) history: Vec<PathBuf>,
-    pub(crate) format: Format,
+    pub(crate) history: Vec<Input>,
+    pub(crate) reader: Reader,
     pub(crate) form: Form,
     /// Whether to show progress on standard error.
     pub(crate) progress: bool,
@@ -57,20 +57,21 @@ struct Counts {
     unregistered: u64,
     learned: u64,
     deviations: u64,
+    ignored: u64,
     rejected: u64,
 }
 
 impl Replay {
     /// Replays everything; returns whether every record could be read.
     pub(crate) fn run(&self, book: Rulebook, out: &mut impl Write) -> Result<bool> {
-        let mut feed = Feed::new(Arc::new(book), self.format);
+        let mut feed = Feed::new(Arc::new(book), self.reader.clone());
         let mut counts = Counts::default();
         let bar = self.bar();
-        for path in &self.history {
-            each_record(path, &bar, |number, bytes, received| {
+        for input in &self.history {
+            self.each_record(input, &bar, |number, bytes, received| {
                 let fed = feed.accept(bytes, received);
                 counts.learned += u64::try_from(fed.events.len()).unwrap_or_default();
-                report_rejections(&fed, path, number, &bar, &mut counts);
+                report_rejections(&fed, input, number, &bar, &mut counts);
                 Ok(())
             })?;
         }
@@ -78,10 +79,10 @@ impl Replay {
         if table {
             bar.suspend(|| writeln!(out, "{}", text::heading()))?;
         }
-        for path in &self.files {
-            each_record(path, &bar, |number, bytes, received| {
+        for input in &self.files {
+            self.each_record(input, &bar, |number, bytes, received| {
                 let fed = feed.judge(bytes, received);
-                report_rejections(&fed, path, number, &bar, &mut counts);
+                report_rejections(&fed, input, number, &bar, &mut counts);
                 counts.add(&fed);
                 if fed.deviations.is_empty() {
                     return Ok(());
@@ -102,9 +103,8 @@ impl Replay {
         if !self.progress {
             return ProgressBar::hidden();
         }
-        // Bytes of the files as they lie on disk; standard input has no length.
-        let lengths = self.history.iter().chain(&self.files).map(|path| std::fs::metadata(path).map(|m| m.len()));
-        let total: Option<u64> = lengths.map(|length| length.ok().filter(|length| *length > 0)).sum();
+        let lengths = self.history.iter().chain(&self.files).map(|input| input.bytes);
+        let total: Option<u64> = lengths.map(|length| (length > 0).then_some(length)).sum();
         let template = match total {
             Some(_) => "{wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left",
             None => "{spinner} {bytes}, {bytes_per_sec}, {elapsed}",
@@ -112,31 +112,36 @@ impl Replay {
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         total.map_or_else(ProgressBar::new_spinner, ProgressBar::new).with_style(style)
     }
-}
 
-fn each_record(
-    path: &Path,
-    bar: &ProgressBar,
-    mut handle: impl FnMut(u64, &[u8], Millis) -> io::Result<()>,
-) -> Result<()> {
-    let mut records = Records::open(path, bar)?;
-    let mut record = Vec::new();
-    let received = Timestamp::now().as_millisecond();
-    let mut number = 0;
-    while records.next_into(&mut record)? {
-        number += 1;
-        // Blank lines separate scenarios in the controls' own files.
-        if !record.trim_ascii().is_empty() {
-            handle(number, &record, received)?;
+    fn each_record(
+        &self,
+        input: &Input,
+        bar: &ProgressBar,
+        mut handle: impl FnMut(u64, &[u8], Millis) -> io::Result<()>,
+    ) -> Result<()> {
+        // To a declared mapping a record is whatever is a line, also where it looks like a log file.
+        let splits = matches!(self.reader, Reader::Format(Format::Auto | Format::Cloudtrail));
+        let mut records = Records::open(input, splits, bar)?;
+        let mut record = Vec::new();
+        let received = Timestamp::now().as_millisecond();
+        let mut number = 0;
+        while records.next_into(&mut record)? {
+            number += 1;
+            // Blank lines separate scenarios in the controls' own files.
+            if !record.trim_ascii().is_empty() {
+                handle(number, &record, received)?;
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
-fn report_rejections(fed: &Fed, path: &Path, number: u64, bar: &ProgressBar, counts: &mut Counts) {
-    for rejection in &fed.rejections {
+fn report_rejections(fed: &Fed, input: &Input, number: u64, bar: &ProgressBar, counts: &mut Counts) {
+    let (ignored, lost): (Vec<_>, Vec<_>) = fed.rejections.iter().partition(|rejection| rejection.is_ignored());
+    counts.ignored += u64::try_from(ignored.len()).unwrap_or_default();
+    for rejection in lost {
         counts.rejected += 1;
-        bar.suspend(|| tracing::warn!("{}:{number}: {rejection}", path.display()));
+        bar.suspend(|| tracing::warn!("{}:{number}: {rejection}", input.name));
     }
 }
 
@@ -160,6 +165,7 @@ impl std::fmt::Display for Counts {
             f,
             "{} events ({} repeats, {} of unregistered principals), {} learned before, {} deviations, {} unreadable",
             self.events, self.repeats, self.unregistered, self.learned, self.deviations, self.rejected
-        )
+        )?;
+        if self.ignored == 0 { Ok(()) } else { write!(f, ", {} that tell of no request", self.ignored) }
     }
 }

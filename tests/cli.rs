@@ -365,12 +365,7 @@ fn files_standard_input_and_gzip_are_the_same() {
     fs::write(&plain, &text).unwrap();
     // Two members, as log files that were joined have them.
     let (first, second) = text.split_at(text.find('\n').unwrap() + 1);
-    let mut bytes = Vec::new();
-    for part in [first, second] {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(part.as_bytes()).unwrap();
-        bytes.extend(encoder.finish().unwrap());
-    }
+    let bytes = [gzip(first.as_bytes()), gzip(second.as_bytes())].concat();
     fs::write(&zipped, &bytes).unwrap();
 
     let from_file = replay(&[plain.to_str().unwrap()], b"");
@@ -387,6 +382,47 @@ fn files_standard_input_and_gzip_are_the_same() {
     // Cut in the middle: what was read is judged, and the fault is an error, not silence.
     let cut = replay(&["-"], &bytes[..bytes.len() / 2]);
     assert_eq!(cut.status.code(), Some(2), "{}", text_of_errors(&cut));
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn a_directory_of_cloudtrails_log_files_is_read_in_the_order_of_their_writing() {
+    let events = events("stratus");
+    let directory = tempfile::tempdir().unwrap();
+    let halves = events.split_at(events.len() / 2);
+    // By their names alone the second would come first.
+    for (region, time, half) in [("us-east-1", "20260302T0905Z", halves.0), ("eu-west-1", "20260302T0910Z", halves.1)] {
+        let folder = directory.path().join(format!("AWSLogs/1/CloudTrail/{region}/2026/03/02"));
+        fs::create_dir_all(&folder).unwrap();
+        let file = serde_json::json!({ "Records": half }).to_string();
+        fs::write(folder.join(format!("1_CloudTrail_{region}_{time}_x.json.gz")), gzip(file.as_bytes())).unwrap();
+    }
+    fs::write(directory.path().join("notes.txt"), "not a log").unwrap();
+    let output = replay(&[directory.path().to_str().unwrap()], b"");
+    assert_eq!(output.status.code(), Some(0), "{}", text_of_errors(&output));
+    assert!(output.stdout == replay(&["-"], lines(&events).as_bytes()).stdout);
+    let empty = tempfile::tempdir().unwrap();
+    let output = replay(&[empty.path().to_str().unwrap()], b"");
+    assert!(text_of_errors(&output).contains("has no files that end in .json, .jsonl"), "{}", text_of_errors(&output));
+}
+
+#[test]
+fn a_declared_mapping_reads_what_a_framework_writes() {
+    let examples = root().join("examples/mappings.toml");
+    let mapping = ["--config", examples.to_str().unwrap(), "--format", "mapping:opencode", "-"];
+    let call =
+        r#"{"type":"tool_use","timestamp":1772442000125,"sessionID":"ses_1","part":{"callID":"call_1","tool":"bash"}}"#;
+    let output = replay(&mapping, format!("{call}\n{{\"type\":\"text\"}}\n").as_bytes());
+    assert_eq!(output.status.code(), Some(0), "{}", text_of_errors(&output));
+    assert!(text_of_errors(&output).contains("0 unreadable, 1 that tell of no request"), "{}", text_of_errors(&output));
+    assert!(text(&output.stdout).contains("opencode"));
+    let output = replay(&["--format", "mapping:none", "-"], b"");
+    assert!(text_of_errors(&output).contains("unknown mapping `none`"), "{}", text_of_errors(&output));
 }
 
 #[test]

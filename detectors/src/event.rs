@@ -122,11 +122,17 @@ pub enum Source {
     Github,
     /// Any of them or another, as an OCSF event.
     Ocsf,
+    /// A span of OpenTelemetry: an agent's own word again.
+    Otel,
+    /// A call in a log of MCP's messages, which whoever runs the agent may write.
+    Mcp,
+    /// A record of a framework of one's own, read by a declared mapping.
+    Mapping,
 }
 
 impl Source {
     /// Every source.
-    pub const ALL: [Source; 7] = [
+    pub const ALL: [Source; 10] = [
         Source::AgentAction,
         Source::Cloudtrail,
         Source::Gcp,
@@ -134,6 +140,9 @@ impl Source {
         Source::Azure,
         Source::Github,
         Source::Ocsf,
+        Source::Otel,
+        Source::Mcp,
+        Source::Mapping,
     ];
 
     /// The name used in policies, metrics and alerts.
@@ -146,12 +155,15 @@ impl Source {
             Source::Azure => "azure",
             Source::Github => "github",
             Source::Ocsf => "ocsf",
+            Source::Otel => "otel",
+            Source::Mcp => "mcp",
+            Source::Mapping => "mapping",
         }
     }
 
     /// Whether the cloud wrote this record, so that the agent could not have made it up.
     pub fn is_audit(self) -> bool {
-        self != Source::AgentAction
+        !matches!(self, Source::AgentAction | Source::Otel | Source::Mcp | Source::Mapping)
     }
 }
 

@@ -187,9 +187,10 @@ struct End<'a> {
     reason: Option<Text<'a>>,
 }
 
-#[derive(Deserialize)]
+/// How a call ended, in the words of our schema.
+#[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Status {
+pub(crate) enum Status {
     Success,
     Denied,
     Failed,
@@ -271,13 +272,13 @@ fn event(id: String, time: Time, traceparent: Option<&str>, data: Data<'_>) -> R
         credential: credential(data.credential.map(|Object(claim)| claim).unwrap_or_default()),
         origin: Origin { address: text(origin.address), user_agent: text(origin.user_agent), ..Origin::default() },
         trace: trace(data.trace.map(|Object(ids)| ids).unwrap_or_default(), traceparent),
-        outcome: data.outcome.map_or(Outcome::Unknown, |Object(end)| outcome(end)),
+        outcome: data.outcome.map_or(Outcome::Unknown, |Object(end)| end.status.0.outcome(text(end.reason))),
         ..Event::default()
     })
 }
 
 /// An operation with its service in lower case, as the audit logs have it.
-fn canonical(mut operation: String) -> String {
+pub(crate) fn canonical(mut operation: String) -> String {
     if let Some(service) = operation.find(':').and_then(|end| operation.get_mut(..end)) {
         service.make_ascii_lowercase();
     }
@@ -287,7 +288,7 @@ fn canonical(mut operation: String) -> String {
 /// The verb, as far as an agent's word goes. What an operation does is not for the agent to say: a read by one that does
 /// not have the name of one that only looks is taken for a change, and so is a proposal by an AWS operation
 /// (`service:Operation`). What has no verb at all is a change, unless it is an AWS operation with such a name.
-fn believed(verb: Option<Verb>, operation: Option<&str>) -> Verb {
+pub(crate) fn believed(verb: Option<Verb>, operation: Option<&str>) -> Verb {
     let is_native = |name: &str| name.starts_with(|c: char| c.is_ascii_uppercase());
     let native = operation.filter(|operation| operation.split_once(':').is_some_and(|(_, name)| is_native(name)));
     match (verb, native) {
@@ -361,7 +362,7 @@ fn arguments(members: Members<'_, Object<Value<'_>>, ARGUMENTS_MAX>) -> Result<V
 fn reasoning(thought: Thought<'_>) -> Result<Option<Reasoning>, Rejection> {
     let (text, reference, mut digest) = (text(thought.text), text(thought.reference), text(thought.digest));
     if !text.is_empty() {
-        let own = format!("sha256:{}", hex(&Sha256::digest(&text)));
+        let own = digest_of(&text);
         if !digest.is_empty() && !digest.eq_ignore_ascii_case(&own) {
             let detail = "`data.reasoning.digest` is not `sha256:` and the digest of `data.reasoning.text`";
             return Err(Rejection::new(Reason::InvalidValue, detail));
@@ -370,6 +371,16 @@ fn reasoning(thought: Thought<'_>) -> Result<Option<Reasoning>, Rejection> {
     }
     let reasoning = Reasoning { text, reference, digest };
     Ok((reasoning != Reasoning::default()).then_some(reasoning))
+}
+
+fn digest_of(text: &str) -> String {
+    format!("sha256:{}", hex(&Sha256::digest(text)))
+}
+
+/// The reasoning that a text is.
+pub(crate) fn reasoning_of(text: String) -> Reasoning {
+    let digest = digest_of(&text);
+    Reasoning { text, digest, ..Reasoning::default() }
 }
 
 fn credential(claim: Claim<'_>) -> Credential {
@@ -397,7 +408,7 @@ fn trace(ids: Ids<'_>, traceparent: Option<&str>) -> Option<Trace> {
 }
 
 /// Trace id and parent id of a W3C `traceparent`.
-fn parse_traceparent(traceparent: &str) -> Option<(&str, &str)> {
+pub(crate) fn parse_traceparent(traceparent: &str) -> Option<(&str, &str)> {
     let mut parts = traceparent.split('-');
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let hex = |part: &str, length| part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
@@ -405,12 +416,14 @@ fn parse_traceparent(traceparent: &str) -> Option<(&str, &str)> {
     valid.then_some((trace, parent))
 }
 
-fn outcome(end: End<'_>) -> Outcome {
-    match end.status.0 {
-        Status::Success => Outcome::Success,
-        Status::Denied => Outcome::Denied(text(end.reason)),
-        Status::Failed => Outcome::Failed(text(end.reason)),
-        Status::Unknown => Outcome::Unknown,
+impl Status {
+    pub(crate) fn outcome(self, reason: String) -> Outcome {
+        match self {
+            Status::Success => Outcome::Success,
+            Status::Denied => Outcome::Denied(reason),
+            Status::Failed => Outcome::Failed(reason),
+            Status::Unknown => Outcome::Unknown,
+        }
     }
 }
 

@@ -6,11 +6,11 @@ use std::str::FromStr;
 use std::sync::LazyLock;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
-use tautline_detectors::event::Event;
+use tautline_detectors::event::{Digest, Event};
 
 use crate::json::{self, Raw};
 use crate::wire::{self, Text, shown};
-use crate::{Reason, Rejection, agent_action, azure, cloudtrail, gcp, github, kubernetes, ocsf};
+use crate::{Reason, Rejection, agent_action, azure, cloudtrail, gcp, github, kubernetes, mcp, ocsf, otlp};
 
 /// What the bytes of a stream are.
 ///
@@ -35,6 +35,12 @@ pub enum Format {
     Github,
     /// OCSF: API Activity and the other classes that tell of a call of an API.
     Ocsf,
+    /// OpenTelemetry's spans as protobuf, the default of the Collector's Kafka exporter.
+    OtlpProto,
+    /// OpenTelemetry's spans as JSON.
+    OtlpJson,
+    /// Logs of MCP's messages, in an envelope of ours.
+    Mcp,
 }
 
 /// One format: how its records are told from others, what they hold and how it is decoded.
@@ -55,8 +61,18 @@ pub(crate) struct Wire {
 }
 
 /// Every format. Under `auto`, the first that knows a record has it.
-pub(crate) const WIRES: &[Wire] =
-    &[agent_action::WIRE, cloudtrail::WIRE, kubernetes::WIRE, gcp::WIRE, azure::WIRE, ocsf::WIRE, github::WIRE];
+pub(crate) const WIRES: &[Wire] = &[
+    agent_action::WIRE,
+    cloudtrail::WIRE,
+    kubernetes::WIRE,
+    gcp::WIRE,
+    azure::WIRE,
+    ocsf::WIRE,
+    github::WIRE,
+    otlp::PROTO,
+    otlp::JSON,
+    mcp::WIRE,
+];
 
 impl Format {
     /// Every format, `auto` first.
@@ -102,7 +118,12 @@ impl<'de> Deserialize<'de> for Format {
 pub(crate) enum Opened<'a> {
     One(Cow<'a, str>),
     Many(Vec<Raw<'a>>),
+    /// A batch whose members cannot be read without what stands around them, read already.
+    Read(Vec<Read>),
 }
+
+/// An event, with the digest of what it was read from.
+pub(crate) type Read = Result<(Event, Digest), Rejection>;
 
 impl<'a> Opened<'a> {
     /// The record itself is the event.

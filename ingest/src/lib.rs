@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use tautline_detectors::event::{Digest, Event, Millis, Source};
@@ -21,12 +22,21 @@ mod github;
 mod json;
 mod kubernetes;
 pub mod log;
+pub mod mapping;
+mod mcp;
 mod ocsf;
+mod otlp;
+mod payload;
+mod protobuf;
 pub mod resolve;
+mod tool;
 mod wire;
 
 pub use format::Format;
-use format::{Opened, Wire};
+use format::{Opened, Read, Wire};
+use mapping::Mapped;
+pub use mapping::Mapping;
+pub use payload::UNPACKED_MAX;
 use wire::List;
 
 /// The most bytes that one record may have.
@@ -54,8 +64,17 @@ pub struct Rejection {
 }
 
 impl Rejection {
+    /// Whether nothing is lost by it.
+    pub fn is_ignored(&self) -> bool {
+        self.reason == Reason::NotARequest
+    }
+
     pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Rejection { reason, detail: detail.into(), index: None }
+    }
+
+    pub(crate) fn not_a_request(detail: impl Into<String>) -> Self {
+        Rejection::new(Reason::NotARequest, detail)
     }
 }
 
@@ -75,18 +94,25 @@ impl std::error::Error for Rejection {}
 pub enum Reason {
     /// Nothing in it: no bytes, or a batch without members.
     Empty,
+    /// Compressed, and does not unpack.
+    Damaged,
     /// The bytes are not UTF-8.
     NotUtf8,
     /// The text is not one JSON document.
     NotJson,
+    /// The bytes are not a protobuf message of the format's.
+    NotProtobuf,
     /// Nested too deep.
     TooDeep,
     /// The record or a part of it is over its bound.
     TooLarge,
     /// JSON, but of no format known here.
     UnknownFormat,
-    /// Of a known format, but of a kind or version that says nothing about a request.
+    /// Of a known format, but of a kind or version that is not read.
     Unsupported,
+    /// What stands beside requests in a log by its nature (another span, another message) and tells of none. It is counted,
+    /// and is no dead letter.
+    NotARequest,
     /// A required field is not there.
     MissingField,
     /// A field has another JSON type than it should.
@@ -99,14 +125,17 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Reason; 11] = [
+    pub const ALL: [Reason; 14] = [
         Reason::Empty,
+        Reason::Damaged,
         Reason::NotUtf8,
         Reason::NotJson,
+        Reason::NotProtobuf,
         Reason::TooDeep,
         Reason::TooLarge,
         Reason::UnknownFormat,
         Reason::Unsupported,
+        Reason::NotARequest,
         Reason::MissingField,
         Reason::WrongType,
         Reason::InvalidValue,
@@ -117,12 +146,15 @@ impl Reason {
     pub fn name(self) -> &'static str {
         match self {
             Reason::Empty => "empty",
+            Reason::Damaged => "damaged",
             Reason::NotUtf8 => "not-utf8",
             Reason::NotJson => "not-json",
+            Reason::NotProtobuf => "not-protobuf",
             Reason::TooDeep => "too-deep",
             Reason::TooLarge => "too-large",
             Reason::UnknownFormat => "unknown-format",
             Reason::Unsupported => "unsupported",
+            Reason::NotARequest => "not-a-request",
             Reason::MissingField => "missing-field",
             Reason::WrongType => "wrong-type",
             Reason::InvalidValue => "invalid-value",
@@ -136,17 +168,38 @@ impl Reason {
 /// `received` is when the record arrived by our own clock or the broker's. A batch gives one result per member, in
 /// order; anything else gives exactly one.
 pub fn decode(bytes: &[u8], format: Format, received: Millis) -> Vec<Result<Event, Rejection>> {
-    let text = match record_text(bytes) {
-        Ok(text) => text,
-        Err(rejection) => return vec![Err(rejection)],
-    };
-    let mut decoded = Decoded { received, results: Vec::new(), is_batch: false };
-    if text.starts_with('[') {
-        decoded.array(text, format)
-    } else {
-        decoded.record(text, format)
+    Decoded::of(received, |decoded| decoded.bytes(bytes, format))
+}
+
+/// How the records of a source are read.
+#[derive(Clone, Debug)]
+pub enum Reader {
+    /// By a format that is known here.
+    Format(Format),
+    /// By a mapping that the configuration declares.
+    Mapping(Arc<Mapping>),
+}
+
+impl Reader {
+    /// Decodes one record; see [`decode`].
+    pub fn decode(&self, bytes: &[u8], received: Millis) -> Vec<Result<Event, Rejection>> {
+        match self {
+            Reader::Format(format) => decode(bytes, *format, received),
+            Reader::Mapping(mapping) => mapping.decode(bytes, received),
+        }
     }
-    decoded.numbered()
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Reader::Format(Format::Auto)
+    }
+}
+
+impl From<Format> for Reader {
+    fn from(format: Format) -> Self {
+        Reader::Format(format)
+    }
 }
 
 /// What was decoded of one record so far.
@@ -157,18 +210,52 @@ struct Decoded {
 }
 
 impl Decoded {
+    /// What a record decodes to.
+    fn of(received: Millis, read: impl FnOnce(&mut Self) -> Result<(), Rejection>) -> Vec<Result<Event, Rejection>> {
+        let mut decoded = Decoded { received, results: Vec::new(), is_batch: false };
+        if let Err(rejection) = read(&mut decoded) {
+            decoded.refuse(rejection);
+        }
+        decoded.numbered()
+    }
+
+    fn bytes(&mut self, bytes: &[u8], format: Format) -> Result<(), Rejection> {
+        let bytes = bare(bytes)?;
+        if format == Format::OtlpProto || (format == Format::Auto && otlp::is_proto(&bytes)) {
+            self.read(otlp::open_proto(&bytes)?);
+            return Ok(());
+        }
+        let text = record_text(&bytes)?;
+        if format == Format::Mcp && text.starts_with('[') {
+            self.read(mcp::open_list(text)?);
+        } else if text.starts_with('[') {
+            self.array(text, |decoded, record| decoded.record(record, format));
+        } else {
+            self.record(text, format);
+        }
+        Ok(())
+    }
+
     /// Decodes records that stand in an array, each for itself.
-    fn array(&mut self, text: &str, format: Format) {
+    fn array(&mut self, text: &str, each: impl Fn(&mut Self, &str)) {
         self.is_batch = true;
         match wire::list::<BATCH_MAX>(text) {
             Ok(List(records)) if records.is_empty() => {
                 self.refuse(Rejection::new(Reason::Empty, "the array has no members"));
             }
-            Ok(List(records)) => records.iter().for_each(|record| self.record(record.get(), format)),
+            Ok(List(records)) => records.iter().for_each(|record| each(self, record.get())),
             Err(rejection) => {
                 self.is_batch = false;
                 self.refuse(rejection);
             }
+        }
+    }
+
+    fn mapped(&mut self, mapped: Result<Mapped, Rejection>) {
+        match mapped {
+            Err(rejection) => self.refuse(rejection),
+            Ok(Mapped::Many(members)) => self.read(members),
+            Ok(Mapped::One(read)) => self.known(*read),
         }
     }
 
@@ -178,7 +265,7 @@ impl Decoded {
             Err(rejection) => return self.refuse(rejection),
         };
         if let Some(event) = (wire.sole)(text) {
-            return self.results.push(finish(Ok(event), text, self.received));
+            return self.push(finish(Ok(event), || digest(text), self.received));
         }
         match (wire.open)(text) {
             Err(rejection) => self.refuse(rejection),
@@ -187,15 +274,38 @@ impl Decoded {
                 self.is_batch = true;
                 members.iter().for_each(|member| self.event(wire, member.get()));
             }
+            Ok(Opened::Read(members)) => self.read(members),
         }
     }
 
     fn event(&mut self, wire: &Wire, json: &str) {
-        self.results.push(finish((wire.decode)(json), json, self.received));
+        self.push(finish((wire.decode)(json), || digest(json), self.received));
+    }
+
+    fn read(&mut self, members: Vec<Read>) {
+        self.is_batch = true;
+        members.into_iter().for_each(|member| self.known(member));
+    }
+
+    fn known(&mut self, read: Read) {
+        self.push(read.and_then(|(event, digest)| finish(Ok(event), || digest, self.received)));
     }
 
     fn refuse(&mut self, rejection: Rejection) {
-        self.results.push(Err(rejection));
+        self.push(Err(rejection));
+    }
+
+    /// Keeps a result. An array may hold batches, so that its own bound is not one for what is in it: what is more than a
+    /// batch may have is refused, once.
+    fn push(&mut self, result: Result<Event, Rejection>) {
+        match self.results.len() {
+            0..BATCH_MAX => self.results.push(result),
+            BATCH_MAX => {
+                let detail = format!("more than {BATCH_MAX} members; those from here on are not read");
+                self.results.push(Err(Rejection::new(Reason::TooLarge, detail)));
+            }
+            _ => {}
+        }
     }
 
     /// The results; in a batch, what is refused has its number.
@@ -211,12 +321,17 @@ impl Decoded {
     }
 }
 
-/// The record as text, if it is that and within bounds.
-fn record_text(bytes: &[u8]) -> Result<&str, Rejection> {
-    if bytes.len() > RECORD_MAX {
-        let detail = format!("the record has {} bytes, more than {RECORD_MAX}", bytes.len());
-        return Err(Rejection::new(Reason::TooLarge, detail));
+/// The bytes of the record without what lies around them.
+fn bare(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Rejection> {
+    if bytes.len() <= RECORD_MAX {
+        return payload::bare(bytes);
     }
+    let detail = format!("the record has {} bytes, more than {RECORD_MAX}", bytes.len());
+    Err(Rejection::new(Reason::TooLarge, detail))
+}
+
+/// The record as text, if it is that.
+fn record_text(bytes: &[u8]) -> Result<&str, Rejection> {
     let bytes = bytes.trim_ascii();
     if bytes.is_empty() {
         return Err(Rejection::new(Reason::Empty, "the record has no content"));
@@ -226,7 +341,11 @@ fn record_text(bytes: &[u8]) -> Result<&str, Rejection> {
 }
 
 /// Adds what every event has: the digest of its own bytes, and a time that can be.
-fn finish(decoded: Result<Event, Rejection>, json: &str, received: Millis) -> Result<Event, Rejection> {
+fn finish(
+    decoded: Result<Event, Rejection>,
+    digest: impl FnOnce() -> Digest,
+    received: Millis,
+) -> Result<Event, Rejection> {
     let event = decoded?;
     let late = received.saturating_add(AHEAD_MAX);
     if event.at < EARLIEST {
@@ -237,10 +356,11 @@ fn finish(decoded: Result<Event, Rejection>, json: &str, received: Millis) -> Re
         let detail = format!("{} is more than 15 minutes after its receipt at {}", clock(event.at), clock(received));
         return Err(Rejection::new(Reason::ImplausibleTime, detail));
     }
-    let digest = digest(json);
+    let digest = digest();
     let id = match event.source {
         // An agent picks its own ids. With its content in the identity, a second action under a used id is a second event.
-        Source::AgentAction => format!("{}/{:08x}", event.id, digest.0 >> 96),
+        Source::Mapping if event.id.ends_with('/') => format!("{}{:032x}", event.id, digest.0),
+        source if !source.is_audit() => format!("{}/{:08x}", event.id, digest.0 >> 96),
         // Where the source gave the record no key, its content is what it is known by.
         _ if event.id.ends_with('/') => format!("{}{:032x}", event.id, digest.0),
         _ => event.id,
@@ -255,6 +375,9 @@ fn clock(at: Millis) -> Cow<'static, str> {
 }
 
 fn digest(json: &str) -> Digest {
-    let digest = Sha256::digest(json);
-    Digest(digest.first_chunk::<16>().map_or(0, |first| u128::from_be_bytes(*first)))
+    digest_of(Sha256::new().chain_update(json))
+}
+
+fn digest_of(hash: Sha256) -> Digest {
+    Digest(hash.finalize().first_chunk::<16>().map_or(0, |first| u128::from_be_bytes(*first)))
 }

@@ -259,7 +259,7 @@ impl<T, F: FnOnce(&str) -> Result<T, String>> Visitor<'_> for Parsed<F> {
 
 /// Why a name is not one of an enum's.
 #[derive(Debug)]
-struct UnknownName(String);
+pub(crate) struct UnknownName(String);
 
 impl fmt::Display for UnknownName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

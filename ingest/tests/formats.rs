@@ -1,4 +1,4 @@
-//! Every format of an audit log: told apart, in its envelopes, and with what nobody should send.
+//! Every format but the oldest two: told apart, in its envelopes, and with what nobody should send.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -11,6 +11,8 @@ const GCP: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/gc
 const KUBERNETES: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/kubernetes.jsonl"));
 const AZURE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/azure.jsonl"));
 const GITHUB: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/github.jsonl"));
+const SPANS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/otlp.json"));
+const MCP: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/mcp.jsonl"));
 const PAIRS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/ocsf_pairs.jsonl"));
 
 /// 2026-03-03T00:00:00Z, after everything in the test data.
@@ -18,6 +20,18 @@ const RECEIVED: Millis = 1_772_496_000_000;
 
 fn lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The spans that tell of a call, each as a batch of its own.
+fn calls() -> Vec<Value> {
+    let batch = lines(SPANS).remove(0);
+    let all = batch["resourceSpans"].as_array().unwrap().iter().flat_map(|group| {
+        let scopes = group["scopeSpans"].as_array().unwrap().iter();
+        scopes.flat_map(|scope| scope["spans"].as_array().unwrap().iter().map(|span| (&group["resource"], span)))
+    });
+    let batches = all
+        .map(|(resource, span)| json!({"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": [span]}]}]}));
+    batches.filter(|batch| results(batch, Format::OtlpJson).iter().all(Result::is_ok)).collect()
 }
 
 /// Every record of the test data, with the format and the source that it is of.
@@ -28,9 +42,11 @@ fn records() -> Vec<(Format, Source, Value)> {
         (Format::Kubernetes, Source::Kubernetes, KUBERNETES),
         (Format::Azure, Source::Azure, AZURE),
         (Format::Github, Source::Github, GITHUB),
+        (Format::Mcp, Source::Mcp, MCP),
     ] {
         all.extend(lines(text).into_iter().map(|record| (format, source, record)));
     }
+    all.extend(calls().into_iter().map(|batch| (Format::OtlpJson, Source::Otel, batch)));
     all.extend(lines(PAIRS).into_iter().map(|mut pair| (Format::Ocsf, Source::Ocsf, pair["ocsf"].take())));
     all
 }
@@ -52,7 +68,9 @@ fn each_format_is_told_apart_and_gives_the_same_as_by_its_name() {
         match (one(&record, Format::Auto), one(&record, format)) {
             (Ok(by_look), by_name) => {
                 assert_eq!(by_look.source, source);
-                assert!(!by_look.principal.id.is_empty() && !by_look.action.is_empty() && !by_look.id.is_empty());
+                let principal = &by_look.principal;
+                let who = if source.is_audit() { &principal.id } else { &principal.claimed_agent };
+                assert!(!who.is_empty() && !by_look.action.is_empty() && !by_look.id.is_empty());
                 assert_eq!(Ok(by_look), by_name);
                 decoded += 1;
             }

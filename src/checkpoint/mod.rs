@@ -29,7 +29,7 @@ use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use manifest::SkipReason;
-pub(crate) use store::Location;
+pub(crate) use store::{Location, environment};
 
 use crate::config;
 use crate::status::Status;

@@ -23,7 +23,7 @@ const TRANSFER: Duration = Duration::from_secs(20);
 /// take plain ones like `BUCKET`.
 const ENVIRONMENT: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
 
-/// Where checkpoints are kept.
+/// Where checkpoints are kept, or files to replay.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) enum Location {
@@ -39,7 +39,7 @@ impl TryFrom<String> for Location {
         if !text.is_empty() && !text.contains("://") {
             return Ok(Self::Directory(text.into()));
         }
-        let unknown = || format!("`{text}` keeps no checkpoints: name a directory, `s3://…`, `gs://…` or `az://…`");
+        let unknown = || format!("`{text}` is no place for files: name a directory, `s3://…`, `gs://…` or `az://…`");
         let url = Url::parse(&text).map_err(|_| unknown())?;
         match ObjectStoreScheme::parse(&url) {
             Ok((Local, _)) => url.to_file_path().map(Self::Directory).map_err(|()| unknown()),
@@ -159,7 +159,7 @@ impl Store {
 }
 
 /// What the environment says about the cloud's store.
-fn environment() -> impl Iterator<Item = (String, String)> {
+pub(crate) fn environment() -> impl Iterator<Item = (String, String)> {
     let texts =
         std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
     texts.filter(|(key, _)| ENVIRONMENT.iter().any(|prefix| key.starts_with(prefix)))

@@ -711,7 +711,7 @@ fn a_store_is_a_directory_or_a_known_url() {
     assert!(matches!(location("file:///a%20b"), Ok(Location::Directory(path)) if path == Path::new("/a b")));
     for text in ["", "s3://", "ftp://host/x", "https://example.com/x", "memory:///", "file://host/x", "://"] {
         let error = location(text).unwrap_err();
-        assert!(error.contains(&format!("`{text}` keeps no checkpoints")), "{error}");
+        assert!(error.contains(&format!("`{text}` is no place for files")), "{error}");
     }
     for text in ["s3://bucket/path", "gs://bucket", "az://container/path"] {
         match location(text) {
@@ -730,7 +730,7 @@ fn the_configuration_names_the_line_of_a_bad_url() {
         config::Config::read(&path, true)
     };
     let error = read("[checkpoints]\ninterval_seconds = 5\nurl = \"ftp://host/x\"\n").unwrap_err().to_string();
-    assert!(error.contains("tautline.toml:3: `ftp://host/x` keeps no checkpoints"), "{error}");
+    assert!(error.contains("tautline.toml:3: `ftp://host/x` is no place for files"), "{error}");
     let config = read("[checkpoints]\nurl = \"x\"\n").unwrap().checkpoints;
     assert!(matches!(config.url, Location::Directory(found) if found == root.path().join("x")));
     let none = read("[checkpoints]\ninterval_seconds = 0\n").unwrap().check_for_run().unwrap_err().to_string();

@@ -11,9 +11,9 @@ use anyhow::Result;
 use tautline_detectors::deviation::Deviation;
 use tautline_detectors::engine::{Input, Verdict};
 use tautline_detectors::event::{Millis, Source};
+use tautline_ingest::Rejection;
 use tautline_ingest::log::LogRecord;
 use tautline_ingest::resolve::resolve;
-use tautline_ingest::{Format, Rejection, decode};
 
 use super::Shared;
 use super::client::{Output, Partition, SEAL, create_topics};
@@ -102,10 +102,10 @@ impl EngineStage {
                 Err(rejection) => Err(rejection),
             }]);
         }
-        let format = self.shared.config.sources.first().map_or(Format::Auto, |source| source.format);
         let Some(shard) = self.shards.get(record.slot) else { return Ok(Vec::new()) };
         let book = shard.engine.rulebook();
-        let decoded = decode(record.payload, format, record.timestamp);
+        let Some(source) = self.shared.config.sources.first() else { return Ok(Vec::new()) };
+        let decoded = source.reader.decode(record.payload, record.timestamp);
         let resolved = decoded.into_iter().map(|event| {
             event.map(|mut event| {
                 resolve(&mut event, book);
@@ -211,7 +211,7 @@ impl EngineStage {
             }
         }
         if speaks && !rejected.is_empty() {
-            outputs.push(dead_letter_of(&self.shared, record, &rejected));
+            outputs.extend(dead_letter_of(&self.shared, record, &rejected));
             self.held.rejections.append(&mut rejected);
         }
     }
@@ -300,7 +300,7 @@ impl Stage for EngineStage {
         status.metrics.events(&held.events);
         let since = |arrival: &Millis| Duration::from_millis(u64::try_from(now - arrival).unwrap_or_default());
         status.metrics.latencies(held.arrivals.iter().map(since));
-        held.rejections.iter().for_each(|rejection| status.metrics.dead_letter(rejection));
+        held.rejections.iter().for_each(|rejection| status.metrics.rejected(rejection));
         held.deviations.into_iter().for_each(|deviation| status.deviation(deviation));
     }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use tautline_detectors::rulebook::Rulebook;
 use tautline_ingest::log::LogRecord;
 use tautline_ingest::resolve::resolve;
-use tautline_ingest::{Format, Reason, Rejection, decode};
+use tautline_ingest::{Reason, Rejection};
 
 use super::Shared;
 use super::client::Output;
@@ -35,15 +35,13 @@ impl Hop {
         Self { shared, log, book, partitions: 0, rejections: Vec::new() }
     }
 
-    fn format(&self, topic: &str) -> Format {
-        self.shared.config.sources.iter().find(|source| source.topic == topic).map_or(Format::Auto, |s| s.format)
-    }
-
     /// Appends a record's events to the log.
     fn append(&mut self, record: &Record<'_>, outputs: &mut Vec<Output>) {
         let shared = Arc::clone(&self.shared);
         let mut rejected = Vec::new();
-        for decoded in decode(record.payload, self.format(&record.partition.topic), record.timestamp.min(now())) {
+        let topic = &*record.partition.topic;
+        let Some(source) = shared.config.sources.iter().find(|source| source.topic == topic) else { return };
+        for decoded in source.reader.decode(record.payload, record.timestamp.min(now())) {
             let logged = decoded.and_then(|mut event| {
                 resolve(&mut event, &self.book);
                 let key = event.agent.key();
@@ -61,7 +59,7 @@ impl Hop {
             }
         }
         if !rejected.is_empty() {
-            outputs.push(dead_letter_of(&shared, record, &rejected));
+            outputs.extend(dead_letter_of(&shared, record, &rejected));
             self.rejections.append(&mut rejected);
         }
     }
@@ -97,7 +95,7 @@ impl Stage for Hop {
 
     fn committed(&mut self) {
         for rejection in self.rejections.drain(..) {
-            self.shared.status.metrics.dead_letter(&rejection);
+            self.shared.status.metrics.rejected(&rejection);
         }
     }
 
@@ -110,15 +108,19 @@ fn too_large(detail: &str) -> Rejection {
     Rejection { reason: Reason::TooLarge, detail: detail.to_owned(), index: None }
 }
 
-/// The dead letter of a record that could not be read.
-pub(super) fn dead_letter_of(shared: &Shared, record: &Record<'_>, rejections: &[Rejection]) -> Output {
+/// The dead letter of a record that could not be read; none where nothing of it is lost.
+pub(super) fn dead_letter_of(shared: &Shared, record: &Record<'_>, rejections: &[Rejection]) -> Option<Output> {
+    let lost: Vec<&Rejection> = rejections.iter().filter(|rejection| !rejection.is_ignored()).collect();
+    if lost.is_empty() {
+        return None;
+    }
     let topic = record.partition.topic.to_string();
     let position = Position { topic: topic.clone(), partition: record.partition.number, offset: record.offset };
-    Output {
+    Some(Output {
         topic: shared.config.outputs.dead_letter.as_str().into(),
         key: topic,
-        payload: dead_letter::letter(record.payload, rejections, &position, record.timestamp).to_string().into_bytes(),
+        payload: dead_letter::letter(record.payload, &lost, &position, record.timestamp).to_string().into_bytes(),
         timestamp: record.timestamp,
         ..Output::default()
-    }
+    })
 }

@@ -17,7 +17,7 @@ const MOST_NAMED: usize = 100;
 
 /// The one letter of a record that could not be read, or of which some members could not: its bytes once, however many
 /// of its members are bad.
-pub(crate) fn letter(bytes: &[u8], rejections: &[Rejection], position: &Position, received: i64) -> Value {
+pub(crate) fn letter(bytes: &[u8], rejections: &[&Rejection], position: &Position, received: i64) -> Value {
     let kept = bytes.get(..MOST_BYTES).unwrap_or(bytes);
     let first = rejections.first();
     let members = rejections.iter().filter(|rejection| rejection.index.is_some()).take(MOST_NAMED);
