@@ -29,11 +29,12 @@ pub(crate) struct Feed {
     engine: Engine,
     reader: Reader,
     tick: Millis,
+    audited_until: Option<Millis>,
 }
 
 impl Feed {
     pub(crate) fn new(book: Arc<Rulebook>, reader: impl Into<Reader>) -> Self {
-        Self { engine: Engine::new(book), reader: reader.into(), tick: Millis::MIN }
+        Self { engine: Engine::new(book), reader: reader.into(), tick: Millis::MIN, audited_until: None }
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -60,6 +61,9 @@ impl Feed {
                         fed.deviations.extend(self.tick_before(event.at));
                     }
                     let source = event.source;
+                    if source.is_audit() {
+                        self.audited_until = self.audited_until.max(Some(event.at));
+                    }
                     let (verdict, deviations) = self.engine.step(&input(Box::new(event)));
                     fed.events.push((source, verdict));
                     fed.deviations.extend(deviations);
@@ -76,6 +80,6 @@ impl Feed {
             return Vec::new();
         }
         self.tick = due;
-        self.engine.step(&Input::Tick { at: due }).1
+        self.engine.step(&Input::Tick { at: due, audited_until: self.audited_until }).1
     }
 }

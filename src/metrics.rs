@@ -6,7 +6,7 @@ use anyhow::Result;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
-use tautline_detectors::baselines::{MOST_NOTICES, Profile};
+use tautline_detectors::baselines::{MOST_NOTICES, Profile, Waiting};
 use tautline_detectors::deviation::{Deviation, LearningState};
 use tautline_detectors::engine::Verdict;
 use tautline_detectors::event::Source;
@@ -32,6 +32,7 @@ pub(crate) struct Metrics {
     rulebook_reloads: IntCounterVec,
     notices: IntGauge,
     notices_full: IntGauge,
+    pairing: PairingMetrics,
 }
 
 const OUTCOMES: [&str; 3] = ["accepted", "duplicate", "unregistered"];
@@ -89,6 +90,7 @@ impl Metrics {
                 "tautline_unregistered_notices_full",
                 "Whether a shard remembers as many of them as it may: what comes beyond is reported every time.",
             )?,
+            pairing: PairingMetrics::new()?,
             rulebook_reloads: IntCounterVec::new(
                 Opts::new("tautline_rulebook_reloads_total", "Rulebooks read again on demand, by result."),
                 &["result"],
@@ -114,6 +116,7 @@ impl Metrics {
         registry.register(Box::new(self.rulebook_reloads.clone()))?;
         registry.register(Box::new(self.notices.clone()))?;
         registry.register(Box::new(self.notices_full.clone()))?;
+        self.pairing.register(registry)?;
         self.checkpoints.register(registry)
     }
 
@@ -132,6 +135,9 @@ impl Metrics {
         }
         for state in [LearningState::Learning, LearningState::Active] {
             self.agents.with_label_values(&[state.name()]);
+        }
+        for side in SIDES {
+            self.pairing.waiting.with_label_values(&[side]);
         }
         for reason in SkipReason::ALL {
             self.checkpoints.skipped.with_label_values(&[reason.name()]);
@@ -199,6 +205,19 @@ impl Metrics {
         }
     }
 
+    /// Says what waits for its counterpart in each shard, and for how long its audit log has been silent meanwhile.
+    pub(crate) fn pairing(&self, shards: &[(Waiting, Duration)]) {
+        let sum = |of: fn(&Waiting) -> usize| {
+            i64::try_from(shards.iter().map(|(waiting, _)| of(waiting)).sum::<usize>()).unwrap_or(i64::MAX)
+        };
+        for (side, waiting) in SIDES.into_iter().zip([sum(|waiting| waiting.claims), sum(|waiting| waiting.effects)]) {
+            self.pairing.waiting.with_label_values(&[side]).set(waiting);
+        }
+        self.pairing.lost.set(sum(|waiting| waiting.lost));
+        let silence = shards.iter().map(|(_, silence)| silence.as_secs()).max().unwrap_or_default();
+        self.pairing.silence.set(silence.cast_signed());
+    }
+
     pub(crate) fn lag(&self, topic: &str, partition: i32, records: i64) {
         self.lag.with_label_values(&[topic, &partition.to_string()]).set(records);
     }
@@ -221,6 +240,46 @@ impl Metrics {
         let mut bytes = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut bytes)?;
         Ok(String::from_utf8(bytes)?)
+    }
+}
+
+/// What is told about the pairing of declared actions with the audit log.
+#[derive(Debug)]
+struct PairingMetrics {
+    waiting: IntGaugeVec,
+    lost: IntGauge,
+    silence: IntGauge,
+}
+
+/// What waits for its counterpart: a declared action, or an effect in the audit log.
+const SIDES: [&str; 2] = ["declared", "effect"];
+
+impl PairingMetrics {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            waiting: IntGaugeVec::new(
+                Opts::new(
+                    "tautline_pairing_waiting",
+                    "Declared actions that the audit log has not shown yet, and effects in it that were not declared yet.",
+                ),
+                &["side"],
+            )?,
+            lost: IntGauge::new(
+                "tautline_pairing_lost",
+                "Changes of agents with too many at once that cannot be paired, as long as any of theirs wait.",
+            )?,
+            silence: IntGauge::new(
+                "tautline_audit_silence_seconds",
+                "For how long declared actions have waited for the audit log and nothing of it came, in the shard where that is longest.",
+            )?,
+        })
+    }
+
+    fn register(&self, registry: &Registry) -> Result<()> {
+        registry.register(Box::new(self.waiting.clone()))?;
+        registry.register(Box::new(self.lost.clone()))?;
+        registry.register(Box::new(self.silence.clone()))?;
+        Ok(())
     }
 }
 
@@ -302,4 +361,33 @@ impl CheckpointMetrics {
 
 fn histogram(name: &str, help: &str, buckets: Vec<f64>) -> Result<Histogram> {
     Ok(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_told_over_all_shards_and_the_longest_silence_counts() {
+        let metrics = Metrics::new().unwrap();
+        let told = |line: &str| metrics.render().unwrap().lines().any(|told| told == line);
+        assert!(told("tautline_pairing_waiting{side=\"declared\"} 0"), "told from the start");
+        let waiting = |claims, effects, lost| Waiting { claims, effects, lost, since: None };
+        metrics.pairing(&[
+            (waiting(3, 1, 0), Duration::from_secs(90)),
+            (waiting(4, 0, 2), Duration::from_secs(4_000)),
+            (waiting(0, 0, 0), Duration::ZERO),
+        ]);
+        for line in [
+            "tautline_pairing_waiting{side=\"declared\"} 7",
+            "tautline_pairing_waiting{side=\"effect\"} 1",
+            "tautline_pairing_lost 2",
+            "tautline_audit_silence_seconds 4000",
+        ] {
+            assert!(told(line), "{line}");
+        }
+        metrics.pairing(&[]);
+        assert!(told("tautline_audit_silence_seconds 0") && told("tautline_pairing_lost 0"));
+    }
 }

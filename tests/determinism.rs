@@ -93,6 +93,8 @@ enum Act {
     Usual(usize),
     /// Any of [`OPERATIONS`].
     Other(usize),
+    /// Any of [`OPERATIONS`], told by the agent and then by the cloud.
+    Told(usize),
     /// A read of a service that nobody is known for.
     Explore(u8),
     /// An action that names a playbook, a run and does one of [`OPERATIONS`].
@@ -143,6 +145,7 @@ fn act() -> impl Strategy<Value = Act> {
         8 => any::<usize>().prop_map(Act::Usual),
         4 => (0..OPERATIONS.len()).prop_map(Act::Other),
         2 => prop_oneof![Just(8_usize), Just(10), Just(11), Just(7)].prop_map(Act::Other),
+        2 => (0..OPERATIONS.len()).prop_map(Act::Told),
         3 => (0..24_u8).prop_map(Act::Explore),
         4 => (0..3_u8, 0..4_u8, prop_oneof![Just(0_usize), Just(2), Just(3), Just(4), Just(7), Just(17)])
             .prop_map(|(book, run, operation)| Act::Run(book, run, operation)),
@@ -259,6 +262,13 @@ impl Writer {
         let (clock, past) = &mut self.agents[step.who];
         *clock += step.after;
         let at = *clock;
+        if let Act::Told(_) = step.act {
+            for (audit, after) in [(false, 0), (true, 20_000)] {
+                let json = self.json(&Step { audit, ..step.clone() }, at + after);
+                self.append(step.who, json, book, false);
+            }
+            return;
+        }
         let earlier =
             |n: u8| (!past.is_empty()).then(|| past[past.len() - 1 - usize::from(n) % past.len().min(40)].clone());
         let json = match step.act {
@@ -285,12 +295,22 @@ impl Writer {
         self.records.push(Record { who: None, input });
     }
 
+    /// A tick, with how far the audit log has come.
+    fn tick(&mut self, at: Millis) {
+        let audited = |record: &Record| match &record.input {
+            Input::Event(event) if event.source.is_audit() => Some(event.at),
+            _ => None,
+        };
+        let audited_until = self.records.iter().filter_map(audited).max();
+        self.barrier(Input::Tick { at, audited_until });
+    }
+
     fn json(&self, step: &Step, at: Millis) -> String {
         let agent = &AGENTS[step.who];
         let number = self.agents[step.who].1.len();
         let explored;
         let operation = match step.act {
-            Act::Other(n) | Act::Run(_, _, n) => &OPERATIONS[n],
+            Act::Other(n) | Act::Told(n) | Act::Run(_, _, n) => &OPERATIONS[n],
             Act::Explore(n) => {
                 explored = [format!("service{}", n % 5), format!("Get{n}")];
                 return cloudtrail(step, agent, number, at, [&explored[0], &explored[1]], "read", "");
@@ -402,7 +422,7 @@ fn log(segments: &[Segment]) -> Vec<Record> {
             writer.step(step, book);
         }
         match segment.barrier {
-            Barrier::Tick(minutes) => writer.barrier(Input::Tick { at: start + minutes * MINUTE }),
+            Barrier::Tick(minutes) => writer.tick(start + minutes * MINUTE),
             Barrier::Book(number) => {
                 (before, judging) = (judging, number);
                 writer.barrier(Input::Rulebook(Arc::clone(&books()[number])));
@@ -543,7 +563,7 @@ fn through_bytes(records: &[Record]) -> Vec<Record> {
     let input = |input: &Input| {
         let record = match input {
             Input::Event(event) => LogRecord::Event { event: event.clone(), resolved_by: books()[0].hash().to_owned() },
-            Input::Tick { at } => LogRecord::Tick { at: *at },
+            Input::Tick { at, audited_until } => LogRecord::Tick { at: *at, audited_until: *audited_until },
             Input::Rulebook(book) => LogRecord::Rulebook { hash: book.hash().to_owned() },
             Input::Accepted(_) => return input.clone(),
         };
@@ -552,7 +572,7 @@ fn through_bytes(records: &[Record]) -> Vec<Record> {
         assert_eq!(again, record);
         match again {
             LogRecord::Event { event, .. } => Input::Event(event),
-            LogRecord::Tick { at } => Input::Tick { at },
+            LogRecord::Tick { at, audited_until } => Input::Tick { at, audited_until },
             LogRecord::Rulebook { hash } => {
                 Input::Rulebook(books().iter().find(|book| book.hash() == hash).cloned().unwrap())
             }
@@ -722,6 +742,13 @@ fn every_record_is_a_place_to_restart_from() {
     assert!(once == in_pieces, "{}", difference(&once, &in_pieces));
     assert!(found == found_in_pieces, "the same order of records, another order of deviations");
     assert!(found.iter().flatten().count() > 10, "so few deviations show little");
+    let mut engine = Engine::new(Arc::clone(&books()[0]));
+    let waits = |record: &Record| {
+        engine.step(&record.input);
+        let waiting = engine.baselines().waiting();
+        waiting.claims > 0 && waiting.effects > 0
+    };
+    assert!(records.iter().map(waits).filter(|waits| *waits).count() > 10, "so little that waits shows little");
 }
 
 #[test]

@@ -14,11 +14,14 @@ use crate::stats::Tally;
 mod cells;
 mod interner;
 mod layout_1;
+mod pairing;
 mod profile;
 mod recent;
 mod snapshot;
 
 pub use cells::Cell;
+pub(crate) use pairing::{Declared, Effect, MOST_FOLLOWED, kept};
+pub use pairing::{Heard, Pairing, Waiting};
 pub use profile::{Profile, RateHistory, RunState};
 pub use snapshot::RestoreError;
 
@@ -373,9 +376,18 @@ impl Baselines {
         self.notices.digests.len()
     }
 
-    /// Whether any playbook run is under way.
-    pub fn has_runs(&self) -> bool {
-        self.iter().any(|(_, profile)| !profile.runs.is_empty())
+    /// Whether anything waits for a tick: a playbook run under way, or what is not paired yet.
+    pub fn has_waiting(&self) -> bool {
+        self.iter().any(|(_, profile)| !profile.runs.is_empty() || profile.pairing.is_some())
+    }
+
+    /// How much waits for its counterpart.
+    pub fn waiting(&self) -> Waiting {
+        let mut waiting = Waiting::default();
+        for (_, profile) in self.iter() {
+            profile.pairing.iter().for_each(|pairing| waiting.add(profile.heard, pairing));
+        }
+        waiting
     }
 
     /// A copy of the whole memory in pieces, at once: they share it until it is written to.
@@ -457,6 +469,7 @@ impl Baselines {
             return None;
         }
         profile.advance(event.at);
+        profile.heard.add(Heard::of(event.source));
         let observed = observe(profile, &self.values, event);
         // What comes late belongs to a window that is closed.
         if profile.window == event.at.div_euclid(WINDOW) {
@@ -550,6 +563,35 @@ impl Baselines {
         }
         taken.sort_by(|(a, x), (b, y)| (a, &x.playbook, &x.run).cmp(&(b, &y.playbook, &y.run)));
         taken
+    }
+
+    /// Marks what was heard of an agent.
+    pub(crate) fn hear(&mut self, slot: Slot, heard: Heard) {
+        if let Some(profile) = self.profile_mut(slot) {
+            profile.heard.add(heard);
+        }
+    }
+
+    /// Lets `change` change what waits of an agent, and what is settled. What is empty then takes no room.
+    pub(crate) fn pair<T>(&mut self, slot: Slot, change: impl FnOnce(&mut Profile, &mut Pairing) -> T) -> Option<T> {
+        let profile = self.profile_mut(slot)?;
+        let mut pairing = profile.pairing.take().unwrap_or_default();
+        let changed = change(profile, &mut pairing);
+        profile.pairing = (!pairing.is_empty()).then_some(pairing);
+        Some(changed)
+    }
+
+    /// The agents of whose pairing `is_due` holds, in the order of their names.
+    pub(crate) fn unsettled(&self, is_due: impl Fn(&Profile, &Pairing) -> bool) -> Vec<(String, Slot)> {
+        let due = |profile: &&Profile| profile.pairing.as_ref().is_some_and(|pairing| is_due(profile, pairing));
+        let mut agents: Vec<(String, Slot)> = self
+            .iter()
+            .map(|(_, profile)| profile)
+            .filter(due)
+            .filter_map(|profile| Some((profile.agent.to_string(), self.slot(&profile.agent)?)))
+            .collect();
+        agents.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        agents
     }
 
     /// Whether this was never reported of an unregistered principal; remembers it.

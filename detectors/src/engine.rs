@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::baselines::{Baselines, Dimension, Note, Piece, Profile, RunState, Slot};
-use crate::detector::{Conformance, Memory, Sighting, Suspicion};
+use crate::baselines::{Baselines, Dimension, Heard, Note, Pairing, Piece, Profile, RunState, Slot};
+use crate::detector::{Conformance, Memory, Now, Sighting, Suspicion};
 use crate::deviation::{AgentFacts, Deviation, Evidence, LearningState, Severity};
 use crate::event::{AgentRef, Event, Millis, Outcome};
 use crate::response;
@@ -25,6 +25,8 @@ pub enum Input {
     Tick {
         /// The time.
         at: Millis,
+        /// How far the audit log has come: the time of its latest record, where any was read.
+        audited_until: Option<Millis>,
     },
 }
 
@@ -104,7 +106,11 @@ impl Engine {
                 self.decisions = DecisionCache::default();
                 (Verdict::Control, Vec::new())
             }
-            Input::Tick { at } => (Verdict::Control, self.tick(*at)),
+            Input::Tick { at, audited_until } => {
+                let mut deviations = self.end_idle_runs(*at);
+                deviations.extend(self.settle(Now { at: *at, audited_until: *audited_until }));
+                (Verdict::Control, deviations)
+            }
         }
     }
 
@@ -128,6 +134,7 @@ impl Engine {
         if learnable {
             self.baselines.learn(slot, event.at, &observed);
         }
+        self.pair(&book, slot, event);
         if let Some(oldest) = next_run.and_then(|state| self.baselines.follow(slot, state)) {
             deviations.extend(self.end_run(&book, id, &oldest, event.at));
         }
@@ -159,6 +166,9 @@ impl Engine {
         self.baselines.learn(slot, event.at, &observed);
         if let Some(state) = next_run {
             self.baselines.follow(slot, state);
+        }
+        if event.source.is_audit() && event.verb.changes() {
+            self.baselines.hear(slot, Heard::KNOWN_UNDECLARED);
         }
         Verdict::Judged
     }
@@ -205,13 +215,47 @@ impl Engine {
     }
 
     /// Ends the playbook runs that have been idle for too long.
-    fn tick(&mut self, at: Millis) -> Vec<Deviation> {
+    fn end_idle_runs(&mut self, at: Millis) -> Vec<Deviation> {
         let book = Arc::clone(&self.book);
         let idle = |run: &RunState| {
             book.playbooks.get(&run.playbook).is_none_or(|playbook| at.saturating_sub(run.last) > playbook.idle)
         };
         let ended = self.baselines.take_runs(idle);
         ended.iter().flat_map(|(id, run)| self.end_run(&book, id, run, at)).collect()
+    }
+
+    /// Holds a change that was declared against what was done, and the other way round, as far as either is known.
+    fn pair(&mut self, book: &Rulebook, slot: Slot, event: &Event) {
+        let waits = || self.baselines.past_at(slot).profile().is_some_and(|profile| profile.pairing.is_some());
+        // What changes nothing may still be what was claimed.
+        let takes_part = event.verb.changes() || (event.source.is_audit() && waits());
+        if takes_part && let Some((_, _, rules)) = book.pairing() {
+            self.baselines.pair(slot, |profile, pairing| rules.hear(pairing, event, profile.settled));
+        }
+    }
+
+    /// Ends what has waited long enough for its counterpart, and reports what stayed alone. Where no control pairs any
+    /// more, nothing waits.
+    fn settle(&mut self, now: Now) -> Vec<Deviation> {
+        let book = Arc::clone(&self.book);
+        let pairing = book.pairing();
+        let is_due = |profile: &Profile, waiting: &Pairing| {
+            pairing.is_none_or(|(_, _, rules)| rules.is_due(profile, waiting, now))
+        };
+        let mut deviations = Vec::new();
+        for (id, slot) in self.baselines.unsettled(is_due) {
+            let Some((control, severity, rules)) = pairing else {
+                self.baselines.pair(slot, |_, waiting| *waiting = Pairing::default());
+                continue;
+            };
+            let unpaired = self.baselines.pair(slot, |profile, waiting| rules.settle(profile, waiting, now));
+            let Some(agent) = book.registry.by_id(&id) else { continue };
+            for alone in unpaired.into_iter().flatten() {
+                let finding = Finding::of_suspicion(control, severity, rules.suspicion(&alone));
+                deviations.extend(self.report(&book, (&id, agent, slot), alone.event(), vec![finding]));
+            }
+        }
+        deviations
     }
 
     /// Assesses a run that goes no further.

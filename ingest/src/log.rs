@@ -20,6 +20,9 @@ pub enum LogRecord {
     Tick {
         /// Milliseconds since the epoch.
         at: Millis,
+        /// How far the audit log has come, where any of it was read.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        audited_until: Option<Millis>,
     },
     /// From here on the rulebook of this hash judges.
     Rulebook {

@@ -31,7 +31,7 @@ impl Shard {
     /// none come, it is the clock's.
     fn due_tick(&mut self) -> Option<Millis> {
         let moved = std::mem::take(&mut self.moved);
-        let waiting = self.engine.baselines().has_runs();
+        let waiting = self.engine.baselines().has_waiting();
         waiting.then(|| if moved { self.latest.min(now()) } else { now() })
     }
 
@@ -125,6 +125,26 @@ impl EngineStage {
         metrics
             .agents(self.shards.iter().flat_map(|shard| shard.engine.baselines().iter()).map(|(_, profile)| profile));
         metrics.notices(self.shards.iter().map(|shard| shard.engine.baselines().notices()));
+        self.count_waiting();
+    }
+
+    /// Counts what waits for its counterpart, and says when that is for want of an audit log.
+    fn count_waiting(&mut self) {
+        let mut all = Vec::new();
+        for shard in self.shards.iter_mut().filter(|shard| shard.rebuilt) {
+            let waiting = shard.engine.baselines().waiting();
+            let silence = shard.audit_silence(&waiting, now());
+            let (partition, claims, minutes) = (shard.partition.number, waiting.claims, silence / 60_000);
+            match shard.has_fallen_silent(silence) {
+                Some(true) => {
+                    tracing::warn!(partition, claims, minutes, "the audit log is silent: declared actions wait for it");
+                }
+                Some(false) => tracing::info!(partition, "declared actions wait for the audit log no longer"),
+                None => {}
+            }
+            all.push((waiting, Duration::from_millis(silence.unsigned_abs())));
+        }
+        self.shared.status.metrics.pairing(&all);
     }
 
     /// Whether a record of a log that others write too is our own: sealed, and not one of ours sent again.
@@ -144,7 +164,7 @@ impl EngineStage {
     fn input(&mut self, logged: LogRecord) -> Result<Input> {
         Ok(match logged {
             LogRecord::Event { event, .. } => Input::Event(event),
-            LogRecord::Tick { at } => Input::Tick { at },
+            LogRecord::Tick { at, audited_until } => Input::Tick { at, audited_until },
             LogRecord::Rulebook { hash } => Input::Rulebook(self.store.find(&hash)?),
         })
     }
@@ -176,6 +196,11 @@ impl EngineStage {
             if let Input::Event(event) = &input {
                 shard.moved = true;
                 shard.latest = shard.latest.max(event.at);
+                if event.source.is_audit() {
+                    // A record cannot be from after its arrival, whatever its clock says.
+                    let at = event.at.min(record.timestamp);
+                    shard.audited_until = shard.audited_until.max(Some(at));
+                }
                 if speaks {
                     self.held.events.push((event.source, verdict));
                     self.held.arrivals.push(record.timestamp);
@@ -255,7 +280,8 @@ impl Stage for EngineStage {
                 outputs.push(shard.control(&switch, &self.store)?);
             }
             if tick && let Some(at) = shard.due_tick() {
-                outputs.push(shard.control(&LogRecord::Tick { at }, &self.store)?);
+                let tick = LogRecord::Tick { at, audited_until: shard.audited_until };
+                outputs.push(shard.control(&tick, &self.store)?);
             }
         }
         if tick {

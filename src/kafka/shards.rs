@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use tautline_detectors::baselines::Baselines;
+use tautline_detectors::baselines::{Baselines, Waiting};
 use tautline_detectors::engine::Engine;
 use tautline_detectors::event::Millis;
 use tautline_detectors::rulebook::Rulebook;
 
 use super::client::Partition;
-use super::pump::Assigned;
+use super::pump::{Assigned, now};
 use crate::checkpoint::{Checkpoints, Head, Piece, Place};
 use crate::config;
 use crate::status::Status;
@@ -45,6 +45,12 @@ pub struct Shard {
     pub(super) moved: bool,
     /// Time of the latest event.
     pub(super) latest: Millis,
+    /// How far the audit log has come, where any of it was read since the shard was taken over.
+    pub(super) audited_until: Option<Millis>,
+    /// When the shard was taken over.
+    pub(super) taken_over: Millis,
+    /// Whether the audit log is silent while declared actions wait for it.
+    pub(super) audit_is_silent: bool,
     /// The rulebook that was appended since the last tick and has not come back yet.
     switching_to: Option<String>,
     /// Number of the latest record of our own that came back; an older one is one of ours sent again by somebody else.
@@ -73,6 +79,19 @@ impl Shard {
             self.switching_to = Some(hash.to_owned());
         }
         switches
+    }
+
+    /// For how long claims have waited for the audit log and nothing of it came.
+    pub(super) fn audit_silence(&self, waiting: &Waiting, now: Millis) -> Millis {
+        let heard = self.audited_until.unwrap_or(self.taken_over);
+        waiting.since.map_or(0, |since| now.saturating_sub(since.max(heard)).max(0))
+    }
+
+    /// Whether the audit log has become silent for longer than its records may be late, or is so no longer, since this was
+    /// last asked.
+    pub(super) fn has_fallen_silent(&mut self, silence: Millis) -> Option<bool> {
+        let is_silent = self.engine.rulebook().pairing().is_some_and(|(_, _, rules)| silence > rules.lateness());
+        (std::mem::replace(&mut self.audit_is_silent, is_silent) != is_silent).then_some(is_silent)
     }
 
     /// Hands a checkpoint to the writer; all that was taken is committed, now or before.
@@ -202,6 +221,9 @@ impl Shards {
             first_book: head.first_book,
             moved: false,
             latest: head.latest,
+            audited_until: None,
+            taken_over: now(),
+            audit_is_silent: false,
             switching_to: None,
             opened: head.opened,
             sealed: head.sealed,

@@ -3,6 +3,7 @@
 use compact_str::CompactString;
 
 use super::cells::{Cell, Cells, Key};
+use super::pairing::{Heard, Pairing};
 use super::recent::Recent;
 use super::{Dimension, RATES, Rate, WINDOW};
 use crate::event::Millis;
@@ -76,6 +77,12 @@ pub struct Profile {
     pub evidence: f64,
     /// When the evidence was last decayed.
     pub evidence_at: Millis,
+    /// What was ever heard of the agent.
+    pub heard: Heard,
+    /// Until when effects are settled: whoever declares one now comes too late.
+    pub(crate) settled: Millis,
+    /// What waits for its counterpart.
+    pub(crate) pairing: Option<Box<Pairing>>,
     /// Digests of the latest events, to tell repeats.
     pub(super) recent: Recent,
     /// What is counted.
@@ -92,6 +99,7 @@ impl Profile {
             window: at.div_euclid(WINDOW),
             last_hour: i64::MIN,
             reported_hour: i64::MIN,
+            settled: Millis::MIN,
             ..Self::default()
         }
     }

@@ -1,9 +1,11 @@
 //! Snapshots of the baselines as Arrow record batches, and back.
 //!
-//! Layout 3, five tables: `agents` (a row an agent), `cells` (what is counted of each agent, agent by agent), `texts` (the
-//! values that the cells are of), `runs` (a row a playbook run under way) and `notices` (a row the digest of a report about
-//! an unregistered principal; layout 2 has the report itself, and else is the same). A whole snapshot is one set of them, sorted by its texts, so that equal memory gives equal
-//! bytes whatever the order in which it was learned; a piece of a checkpoint is a set in the order of the memory.
+//! Layout 4, eight tables: `agents` (a row an agent), `cells` (what is counted of each agent, agent by agent), `texts` (the
+//! values that the cells are of), `runs` (a row a playbook run under way), `notices` (a row the digest of a report about
+//! an unregistered principal) and those of what waits to be paired (`pairing.rs`). Layout 3 has nothing that waits, and
+//! layout 2 the reports themselves for their digests. A whole snapshot is one set of them, sorted by its texts, so that
+//! equal memory gives equal bytes whatever the order in which it was learned; a piece of a checkpoint is a set in the
+//! order of the memory.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,14 +22,15 @@ use rustc_hash::FxHashMap;
 use super::cells::{Cells, Key};
 use super::{
     Baselines, Cell, Content, DIMENSIONS, Dimension, HOURS_OF_WEEK, Notices, Piece, Profile, RATES, RateHistory,
-    RunState, Texts, layout_1,
+    RunState, Texts, layout_1, pairing,
 };
 use crate::event::Digest;
 use crate::stats::WindowCounts;
 
 /// Version of the tables' layout, kept in each schema's metadata.
-const VERSION: &str = "3";
-/// The one before.
+const VERSION: &str = "4";
+/// Those before.
+const WITHOUT_PAIRING: &str = "3";
 const WITH_LINES: &str = "2";
 
 /// Why a snapshot could not be restored.
@@ -58,17 +61,17 @@ impl fmt::Display for RestoreError {
 impl std::error::Error for RestoreError {}
 
 /// A table under construction: names and columns.
-struct Table {
+pub(super) struct Table {
     name: &'static str,
     columns: Vec<(String, ArrayRef)>,
 }
 
 impl Table {
-    fn new(name: &'static str) -> Self {
+    pub(super) fn new(name: &'static str) -> Self {
         Self { name, columns: Vec::new() }
     }
 
-    fn with(mut self, column: impl Into<String>, values: impl Array + 'static) -> Self {
+    pub(super) fn with(mut self, column: impl Into<String>, values: impl Array + 'static) -> Self {
         self.columns.push((column.into(), Arc::new(values)));
         self
     }
@@ -112,8 +115,7 @@ impl Baselines {
     pub fn absorb(&mut self, batches: &[RecordBatch]) -> Result<(), RestoreError> {
         match layout(batches)? {
             layout_1::VERSION => layout_1::absorb(self, batches),
-            WITH_LINES => self.absorb_tables(batches, Self::absorb_lines),
-            VERSION => self.absorb_tables(batches, Self::absorb_notices),
+            layout @ (WITH_LINES | WITHOUT_PAIRING | VERSION) => self.absorb_tables(layout, batches),
             other => Err(RestoreError::Version(other.to_owned())),
         }
     }
@@ -129,19 +131,19 @@ impl Baselines {
         Ok(baselines)
     }
 
-    fn absorb_tables(
-        &mut self,
-        batches: &[RecordBatch],
-        absorb_notices: fn(&mut Self, &RecordBatch) -> Result<(), RestoreError>,
-    ) -> Result<(), RestoreError> {
+    fn absorb_tables(&mut self, layout: &str, batches: &[RecordBatch]) -> Result<(), RestoreError> {
         let keys = self.keys(one_table(batches, "texts")?)?;
         let mut profiles = profiles(one_table(batches, "agents")?)?;
         let cells = cells(&profiles, one_table(batches, "cells")?, &keys)?;
         runs(&mut profiles, one_table(batches, "runs")?)?;
+        if layout == VERSION {
+            pairing::restore(&mut profiles, batches)?;
+        }
         for ((profile, _), cells) in profiles.into_iter().zip(cells) {
             self.admit(profile, cells)?;
         }
-        absorb_notices(self, one_table(batches, "notices")?)
+        let notices = one_table(batches, "notices")?;
+        if layout == WITH_LINES { self.absorb_lines(notices) } else { self.absorb_notices(notices) }
     }
 
     /// Takes in a profile, with its cells in any order, of an agent that is not there yet.
@@ -291,7 +293,8 @@ fn tables(profiles: &[&Profile], cells: CellColumns<'_>, notices: &Notices) -> R
     digests.sort_unstable();
     let notices = Table::new("notices").with("digest", BinaryArray::from_iter_values(digests));
     let texts = cells.texts_table();
-    [agents, texts, cells.table(), runs_table(profiles), notices].into_iter().map(Table::batch).collect()
+    let whole = [agents, texts, cells.table(), runs_table(profiles), notices];
+    whole.into_iter().chain(pairing::tables(profiles)?).map(Table::batch).collect()
 }
 
 fn agents_table(profiles: &[&Profile]) -> Table {
@@ -415,6 +418,7 @@ impl<'b> AgentColumns<'b> {
             seen: self.seen.value(row),
             last_hour: self.last_hour.value(row),
             reported_hour: self.reported_hour.value(row),
+            settled: i64::MIN,
             window: self.window.value(row),
             evidence: self.evidence.value(row),
             evidence_at: self.evidence_at.value(row),
@@ -529,7 +533,7 @@ pub(super) fn of_table<'b>(batches: &'b [RecordBatch], name: &str) -> impl Itera
     batches.iter().filter(is_named)
 }
 
-fn one_table<'b>(batches: &'b [RecordBatch], name: &str) -> Result<&'b RecordBatch, RestoreError> {
+pub(super) fn one_table<'b>(batches: &'b [RecordBatch], name: &str) -> Result<&'b RecordBatch, RestoreError> {
     let mut found = of_table(batches, name);
     match (found.next(), found.next()) {
         (Some(batch), None) => Ok(batch),
@@ -537,7 +541,7 @@ fn one_table<'b>(batches: &'b [RecordBatch], name: &str) -> Result<&'b RecordBat
     }
 }
 
-fn column<'b>(batch: &'b RecordBatch, name: &str, kind: &DataType) -> Result<&'b ArrayRef, RestoreError> {
+pub(super) fn column<'b>(batch: &'b RecordBatch, name: &str, kind: &DataType) -> Result<&'b ArrayRef, RestoreError> {
     let column = batch.column_by_name(name).filter(|column| column.data_type() == kind && column.null_count() == 0);
     column.ok_or_else(|| RestoreError::Missing(format!("column {name}")))
 }

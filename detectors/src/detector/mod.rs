@@ -5,6 +5,7 @@ mod novelty;
 mod playbook;
 mod policy_drift;
 mod rhythm;
+mod say_do;
 mod unmapped;
 
 use serde::de::DeserializeOwned;
@@ -15,14 +16,17 @@ use crate::event::Event;
 use crate::rulebook::{Judgement, Rulebook};
 
 pub use playbook::Conformance;
+pub(crate) use say_do::Now;
+pub use say_do::SayDo;
 
 /// Every detector by the name that `control.toml` uses.
-const TABLE: [(&str, Build); 6] = [
+const TABLE: [(&str, Build); 7] = [
     ("burst", build_one::<burst::Burst>),
     ("novelty", build_one::<novelty::Novelty>),
     ("playbook", build_one::<playbook::Conformance>),
     ("policy-drift", build_one::<policy_drift::PolicyDrift>),
     ("rhythm", build_one::<rhythm::Rhythm>),
+    ("say-do", build_one::<say_do::SayDo>),
     ("unmapped-place", build_one::<unmapped::Unmapped>),
 ];
 
@@ -93,6 +97,11 @@ pub trait Detector: Send + Sync + std::fmt::Debug {
 
     /// Assesses a playbook run that ended for want of further actions.
     fn assess_end(&self, _run: &RunState, _book: &Rulebook) -> Option<Suspicion> {
+        None
+    }
+
+    /// The rules by which it pairs what is declared with what is done, if it does.
+    fn pairing(&self) -> Option<&SayDo> {
         None
     }
 

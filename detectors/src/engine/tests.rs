@@ -215,7 +215,7 @@ fn a_tick_ends_idle_runs_once_in_the_order_of_agents_and_runs() {
     for (number, run, time) in [(1, "r2", NOON), (2, "r1", NOON), (3, "r3", "2026-03-02T12:30:00Z")] {
         assert_eq!(step(&mut engine, &in_run(event(number, "ecs:A", time), "p", run)).1, []);
     }
-    let tick = |engine: &mut Engine, time: &str| engine.step(&Input::Tick { at: at(time) }).1;
+    let tick = |engine: &mut Engine, time: &str| engine.step(&Input::Tick { at: at(time), audited_until: None }).1;
     assert_eq!(tick(&mut engine, "2026-03-02T13:00:00Z"), [], "an hour is not more than an hour");
     let ended = tick(&mut engine, "2026-03-02T13:00:01Z");
     assert_eq!(ended.iter().map(|d| d.id.as_str()).collect::<Vec<_>>(), ["extra/test/2/end/0", "extra/test/1/end/0"]);

@@ -26,10 +26,12 @@ pub use facts::{DecisionCache, Facts};
 pub use people::{People, Person};
 pub use playbook::{Playbook, Playbooks, Step};
 pub use policy::{Judgement, PolicyRef, Violation};
+pub(crate) use registry::parse_duration;
 pub use registry::{Agent, Class, Registry, Window};
 pub use vocabulary::Vocabulary;
 
-use crate::detector::Detector;
+use crate::detector::{Detector, SayDo};
+use crate::deviation::Severity;
 use policy::Policies;
 
 /// One file of a rulebook. Its logical name says what it is; its path is only for messages.
@@ -154,6 +156,14 @@ impl Rulebook {
     /// The control of this id.
     pub fn control(&self, id: &str) -> Option<&Control> {
         self.controls.get(id)
+    }
+
+    /// The control that pairs what is declared with what is done, the severity of what it finds, and its rules.
+    pub fn pairing(&self) -> Option<(&Control, Severity, &SayDo)> {
+        self.controls().find_map(|control| {
+            let mut rules = control.detectors.iter().filter_map(|(severity, d)| Some((*severity, d.pairing()?)));
+            rules.next().map(|(severity, rules)| (control, severity, rules))
+        })
     }
 
     /// Policies that read what cannot be cached (a resource id), one sentence each.

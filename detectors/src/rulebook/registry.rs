@@ -389,7 +389,7 @@ impl EntryReader<'_> {
 }
 
 /// Reads a duration such as `90m`, `1h` or `7d`.
-pub(super) fn parse_duration(text: &str) -> Result<Millis, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Millis, String> {
     let wrong = || format!("`{text}` is not a duration: write for example `90m`, `1h` or `7d`");
     // A day is 24 hours here: a lifetime is an amount of time, not a calendar matter.
     let hours = match text.strip_suffix('d') {

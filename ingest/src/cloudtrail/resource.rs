@@ -71,7 +71,7 @@ const SERVICES: [(&str, &str); 58] = [
 
 /// Members of a request that name what it is aimed at, where several ids are there, best first: what the resource is
 /// itself before what it is part of or made from.
-const IDS: [&str; 31] = [
+const IDS: [&str; 34] = [
     "bucketName",
     "queueUrl",
     "secretId",
@@ -103,6 +103,9 @@ const IDS: [&str; 31] = [
     "hostedZoneId",
     "networkAclId",
     "routeTableId",
+    "service",
+    "task",
+    "taskDefinition",
 ];
 
 /// Members that end like an id and name something else: a means, a version, an idempotency token.

@@ -122,6 +122,7 @@ fn a_resource_comes_from_resources_or_else_from_the_request() {
         ),
         ("SendCommand", json!({"documentName": "d", "instanceIds": ["i-1"]}), "i-1"),
         ("CopyDBSnapshot", json!({"kmsKeyId": "k", "targetDBSnapshotIdentifier": "t"}), "t"),
+        ("UpdateService", json!({"cluster": "c", "service": "s", "taskDefinition": "d:7"}), "s"),
         ("DeleteVolume", json!({"volumeId": "v".repeat(3_000)}), ""),
         ("DeleteVolume", json!({"volumeId": 5}), ""),
         ("ListBuckets", json!({}), ""),

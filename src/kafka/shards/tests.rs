@@ -12,6 +12,10 @@ use tautline_detectors::rulebook::RuleFile;
 use super::*;
 
 fn book() -> Arc<Rulebook> {
+    book_with(&[])
+}
+
+fn book_with(more: &[(&str, &str)]) -> Arc<Rulebook> {
     let file =
         |name: &str, text: &str| RuleFile { name: name.to_owned(), path: name.to_owned(), text: text.to_owned() };
     let schema = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/rules/schema.cedarschema"));
@@ -21,7 +25,8 @@ fn book() -> Arc<Rulebook> {
         file("base/control.toml", "id = \"base\"\ntitle = \"A test\"\nseverity = \"high\"\nresponse = \"alert\"\n"),
         file("base/policy.cedar", permit),
     ];
-    Arc::new(Rulebook::read(files.into()).unwrap())
+    let more = more.iter().map(|(name, text)| file(name, text));
+    Arc::new(Rulebook::read(files.into_iter().chain(more).collect()).unwrap())
 }
 
 /// Shards whose checkpoints are always due.
@@ -177,4 +182,28 @@ fn a_switch_that_does_not_come_back_is_sent_again_with_the_next_tick() {
     assert_eq!(asked, [true, false, true, false]);
     assert!(shard.has_to_switch("third", false));
     assert!(!shard.has_to_switch(present.hash(), false));
+}
+
+#[test]
+fn a_silent_audit_log_is_told_once_when_it_falls_silent_and_once_when_it_is_back() {
+    let root = tempfile::tempdir().unwrap();
+    let mut shards = shards(root.path());
+    take(&mut shards, 0, 0, None).unwrap();
+    let shard = shards.get_mut(0).unwrap();
+    let control = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/rules/unreported-action/control.toml"));
+    shard.engine.step(&Input::Rulebook(book_with(&[("unreported-action/control.toml", control)])));
+    let minute = 60_000;
+    (shard.taken_over, shard.audited_until) = (0, Some(60 * minute));
+    let claims_since = |since| Waiting { claims: 1, since, ..Waiting::default() };
+    let silence = |shard: &Shard, since, now| shard.audit_silence(&claims_since(since), now * minute) / minute;
+    assert_eq!(silence(shard, None, 200), 0, "nothing waits");
+    assert_eq!(silence(shard, Some(50 * minute), 85), 25, "since the latest record");
+    assert_eq!(silence(shard, Some(80 * minute), 85), 5, "since the first claim");
+    assert_eq!(silence(shard, Some(80 * minute), 70), 0, "a clock that goes wrong");
+    shard.audited_until = None;
+    assert_eq!(silence(shard, Some(-minute), 85), 85, "since the shard was taken over");
+    let told = [5, 30, 31, 90, 30, 5].map(|minutes| shard.has_fallen_silent(minutes * minute));
+    assert_eq!(told, [None, None, Some(true), None, Some(false), None]);
+    shard.engine.step(&Input::Rulebook(book()));
+    assert_eq!(shard.has_fallen_silent(90 * minute), None, "without the control nothing is to be said");
 }

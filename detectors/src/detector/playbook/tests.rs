@@ -36,7 +36,7 @@ fn follow(actions: &[&str]) -> (Vec<String>, String) {
         kind(engine.step(&Input::Event(Box::new(event))).1)
     });
     let found = found.collect();
-    (found, kind(engine.step(&Input::Tick { at: at("2026-03-02T14:00:00Z") }).1))
+    (found, kind(engine.step(&Input::Tick { at: at("2026-03-02T14:00:00Z"), audited_until: None }).1))
 }
 
 #[test]
@@ -116,6 +116,6 @@ fn what_happens_in_a_run_keeps_it_alive_even_out_of_step() {
     };
     assert_eq!(act(1, "search_logs", "2026-03-02T12:00:00Z"), 0);
     assert_eq!(act(2, "iam:CreateUser", "2026-03-02T12:50:00Z"), 1);
-    assert_eq!(engine.step(&Input::Tick { at: at("2026-03-02T13:30:00Z") }).1, []);
-    assert_eq!(engine.step(&Input::Tick { at: at("2026-03-02T13:51:00Z") }).1.len(), 1);
+    assert_eq!(engine.step(&Input::Tick { at: at("2026-03-02T13:30:00Z"), audited_until: None }).1, []);
+    assert_eq!(engine.step(&Input::Tick { at: at("2026-03-02T13:51:00Z"), audited_until: None }).1.len(), 1);
 }
