@@ -36,10 +36,9 @@ pub use format::Format;
 use format::{Opened, Read, Wire};
 use mapping::Mapped;
 pub use mapping::Mapping;
-pub use payload::UNPACKED_MAX;
 use wire::List;
 
-/// The most bytes that one record may have.
+/// The most bytes that one record may have, and that one may unpack to.
 pub const RECORD_MAX: usize = 16 * 1_024 * 1_024;
 
 /// The most members that one batch may have.

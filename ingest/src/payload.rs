@@ -9,9 +9,6 @@ use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 use crate::protobuf::varint;
 use crate::{RECORD_MAX, Reason, Rejection};
 
-/// The most bytes that a record may unpack to.
-pub const UNPACKED_MAX: usize = RECORD_MAX;
-
 /// How many frames of zstd may follow each other.
 const FRAMES_MAX: usize = 1_024;
 
@@ -60,8 +57,8 @@ fn unpacked(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Rejection> {
     } else {
         return Ok(Cow::Borrowed(bytes));
     };
-    if unpacked.len() > UNPACKED_MAX {
-        let detail = format!("the record unpacks (`{name}`) to more than {UNPACKED_MAX} bytes");
+    if unpacked.len() > RECORD_MAX {
+        let detail = format!("the record unpacks (`{name}`) to more than {RECORD_MAX} bytes");
         return Err(Rejection::new(Reason::TooLarge, detail));
     }
     match read {
@@ -72,7 +69,7 @@ fn unpacked(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Rejection> {
 
 /// Reads until the bound is passed.
 fn append(decoder: impl Read, unpacked: &mut Vec<u8>) -> io::Result<()> {
-    let left = (UNPACKED_MAX + 1).saturating_sub(unpacked.len());
+    let left = (RECORD_MAX + 1).saturating_sub(unpacked.len());
     decoder.take(u64::try_from(left).unwrap_or(u64::MAX)).read_to_end(unpacked).map(drop)
 }
 
@@ -80,17 +77,17 @@ fn append(decoder: impl Read, unpacked: &mut Vec<u8>) -> io::Result<()> {
 fn unzstd(mut bytes: &[u8], unpacked: &mut Vec<u8>) -> io::Result<()> {
     let mut decoder = FrameDecoder::new();
     for _ in 0..FRAMES_MAX {
-        if bytes.is_empty() || unpacked.len() > UNPACKED_MAX {
+        if bytes.is_empty() || unpacked.len() > RECORD_MAX {
             return Ok(());
         }
         // The decoder makes room for the whole window before the first byte is there.
-        if window(bytes).is_none_or(|window| window > u64::try_from(UNPACKED_MAX).unwrap_or(u64::MAX)) {
-            return Err(io::Error::other(format!("a window of more than {UNPACKED_MAX} bytes, or no frame")));
+        if window(bytes).is_none_or(|window| window > u64::try_from(RECORD_MAX).unwrap_or(u64::MAX)) {
+            return Err(io::Error::other(format!("a window of more than {RECORD_MAX} bytes, or no frame")));
         }
         let stream = StreamingDecoder::new_with_decoder(&mut bytes, &mut decoder).map_err(io::Error::other)?;
         append(stream, unpacked)?;
         let (told, found) = (decoder.get_checksum_from_data(), decoder.get_calculated_checksum());
-        if unpacked.len() <= UNPACKED_MAX && told.is_some() && told != found {
+        if unpacked.len() <= RECORD_MAX && told.is_some() && told != found {
             return Err(io::Error::other("a wrong checksum"));
         }
     }
@@ -165,14 +162,14 @@ mod tests {
 
     #[test]
     fn a_bomb_is_refused_by_its_bound() {
-        let bomb = vec![b' '; UNPACKED_MAX + 1];
+        let bomb = vec![b' '; RECORD_MAX + 1];
         for packed in [gzip(&bomb), zstd(&bomb)] {
             let rejection = bare(&packed).unwrap_err();
             assert_eq!(rejection.reason, Reason::TooLarge);
             assert!(rejection.detail.ends_with("to more than 16777216 bytes"), "{rejection}");
         }
-        assert_eq!(bare(&gzip(&bomb[1..])).unwrap().len(), UNPACKED_MAX);
-        assert_eq!(bare(&zstd(&bomb[1..])).unwrap().len(), UNPACKED_MAX);
+        assert_eq!(bare(&gzip(&bomb[1..])).unwrap().len(), RECORD_MAX);
+        assert_eq!(bare(&zstd(&bomb[1..])).unwrap().len(), RECORD_MAX);
         // A window of 2 GiB, asked for by the head of a frame alone.
         assert_eq!(bare(b"\x28\xb5\x2f\xfd\x00\xa8\x01\x00\x00").unwrap_err().reason, Reason::Damaged);
     }
