@@ -1,15 +1,18 @@
 //! What Tautline tells Prometheus about itself. Every label is bounded.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 use tautline_detectors::baselines::{MOST_NOTICES, Profile, Waiting};
 use tautline_detectors::deviation::{Deviation, LearningState};
 use tautline_detectors::engine::Verdict;
-use tautline_detectors::event::Source;
+use tautline_detectors::event::{Millis, Source};
 use tautline_ingest::{Reason, Rejection};
 
 use crate::checkpoint::SkipReason;
@@ -26,6 +29,10 @@ pub(crate) struct Metrics {
     agents: IntGaugeVec,
     lag: IntGaugeVec,
     latency: Histogram,
+    lateness: HistogramVec,
+    late: IntCounterVec,
+    /// The agents that it names.
+    late_agents: Mutex<BTreeSet<String>>,
     commit: Histogram,
     policy_errors: IntCounter,
     pub(crate) checkpoints: CheckpointMetrics,
@@ -34,6 +41,13 @@ pub(crate) struct Metrics {
     notices_full: IntGauge,
     pairing: PairingMetrics,
 }
+
+/// How many agents are named by how often they were late.
+const MOST_LATE_AGENTS: usize = 1_000;
+/// What the agents beyond them are called together.
+const OTHERS: &str = "(others)";
+/// What principals without a registered agent are called together.
+pub(crate) const UNREGISTERED: &str = "(unregistered)";
 
 const OUTCOMES: [&str; 3] = ["accepted", "duplicate", "unregistered"];
 const RELOADS: [&str; 2] = ["refused", "accepted"];
@@ -72,6 +86,19 @@ impl Metrics {
                 "From the record's arrival in Kafka to the commit of what it led to.",
                 prometheus::exponential_buckets(0.005, 2.0, 16)?,
             )?,
+            lateness: HistogramVec::new(
+                HistogramOpts::new(
+                    "tautline_event_lateness_seconds",
+                    "From the event's own time to its record's arrival in Kafka, by source.",
+                )
+                .buckets(vec![1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1_800.0, 3_600.0, 21_600.0, 86_400.0]),
+                &["source"],
+            )?,
+            late: IntCounterVec::new(
+                Opts::new("tautline_late_events_total", "Events more than 30 minutes late, by agent and source."),
+                &["agent", "source"],
+            )?,
+            late_agents: Mutex::default(),
             commit: histogram(
                 "tautline_commit_seconds",
                 "Duration of a Kafka transaction's commit.",
@@ -111,6 +138,8 @@ impl Metrics {
         registry.register(Box::new(self.agents.clone()))?;
         registry.register(Box::new(self.lag.clone()))?;
         registry.register(Box::new(self.latency.clone()))?;
+        registry.register(Box::new(self.lateness.clone()))?;
+        registry.register(Box::new(self.late.clone()))?;
         registry.register(Box::new(self.commit.clone()))?;
         registry.register(Box::new(self.policy_errors.clone()))?;
         registry.register(Box::new(self.rulebook_reloads.clone()))?;
@@ -229,6 +258,23 @@ impl Metrics {
     pub(crate) fn latencies(&self, latencies: impl Iterator<Item = Duration>) {
         let local = self.latency.local();
         latencies.for_each(|latency| local.observe(latency.as_secs_f64()));
+    }
+
+    /// How late events were, in milliseconds, and of which agents and sources those are that were too late.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    pub(crate) fn lateness(&self, all: &[(Source, Millis)], late: &[(String, Source)]) {
+        for source in Source::ALL {
+            let mut of_source = all.iter().filter(|(of, _)| *of == source).peekable();
+            if of_source.peek().is_some() {
+                let local = self.lateness.with_label_values(&[source.name()]).local();
+                of_source.for_each(|(_, lateness)| local.observe(*lateness.max(&0) as f64 / 1e3));
+            }
+        }
+        let mut agents = self.late_agents.lock().unwrap_or_else(PoisonError::into_inner);
+        for (agent, source) in late {
+            let named = agents.contains(agent) || agents.len() < MOST_LATE_AGENTS && agents.insert(agent.clone());
+            self.late.with_label_values(&[if named { agent } else { OTHERS }, source.name()]).inc();
+        }
     }
 
     pub(crate) fn commit(&self, duration: Duration) {
@@ -389,5 +435,25 @@ mod tests {
         }
         metrics.pairing(&[]);
         assert!(told("tautline_audit_silence_seconds 0") && told("tautline_pairing_lost 0"));
+    }
+
+    #[test]
+    fn lateness_is_told_by_source_and_of_so_many_agents() {
+        let metrics = Metrics::new().unwrap();
+        let mut late: Vec<_> =
+            (0..MOST_LATE_AGENTS + 2).map(|agent| (format!("agent-{agent:04}"), Source::Cloudtrail)).collect();
+        metrics.lateness(&[(Source::Cloudtrail, 2_000_000), (Source::Cloudtrail, -5), (Source::Gcp, 1_000)], &late);
+        late.truncate(1);
+        metrics.lateness(&[], &late);
+        let told = metrics.render().unwrap();
+        for line in [
+            "tautline_event_lateness_seconds_bucket{source=\"cloudtrail\",le=\"1800\"} 1",
+            "tautline_event_lateness_seconds_sum{source=\"cloudtrail\"} 2000",
+            "tautline_event_lateness_seconds_count{source=\"gcp\"} 1",
+            "tautline_late_events_total{agent=\"agent-0000\",source=\"cloudtrail\"} 2",
+            "tautline_late_events_total{agent=\"(others)\",source=\"cloudtrail\"} 2",
+        ] {
+            assert!(told.lines().any(|told| told == line), "{line}");
+        }
     }
 }

@@ -509,6 +509,7 @@ fn metrics_and_the_live_page_show_what_happens() {
     assert_eq!(status, 200);
     assert!(page.contains("&lt;script&gt;") && !page.contains("<script>"), "{page}");
     assert!(tautline.metric("tautline_detection_latency_seconds_count", "") > 0.0);
+    assert!(tautline.metric("tautline_event_lateness_seconds_count", "") > 0.0);
     assert!(tautline.metric("tautline_commit_seconds_count", "") > 0.0);
     let notices = || tautline.metric("tautline_unregistered_notices", "");
     wait_for("what was reported of a stranger", LONG, || notices() > 0.0);

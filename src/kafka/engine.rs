@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tautline_detectors::deviation::Deviation;
 use tautline_detectors::engine::{Input, Verdict};
-use tautline_detectors::event::{Millis, Source};
+use tautline_detectors::event::{Event, Millis, Source};
 use tautline_ingest::Rejection;
 use tautline_ingest::log::LogRecord;
 use tautline_ingest::resolve::resolve;
@@ -20,6 +20,7 @@ use super::client::{Output, Partition, SEAL, create_topics};
 use super::hop::dead_letter_of;
 use super::pump::{Assigned, Record, Stage, now};
 use super::shards::{Shard, Shards};
+use crate::metrics::UNREGISTERED;
 use crate::output::caep;
 use crate::output::ocsf::{self, Position};
 use crate::rules::RulebookStore;
@@ -60,6 +61,9 @@ type Inputs = Vec<Result<Input, Rejection>>;
 /// How often agents are counted.
 const COUNT_AGENTS: Duration = Duration::from_secs(5);
 
+/// From when on an event counts as late: twice what CloudTrail takes to deliver.
+const LATE: Millis = 30 * 60 * 1_000;
+
 pub(super) struct EngineStage {
     shared: Arc<Shared>,
     store: RulebookStore,
@@ -76,6 +80,19 @@ struct Held {
     deviations: Vec<Deviation>,
     rejections: Vec<Rejection>,
     arrivals: Vec<Millis>,
+    lateness: Vec<(Source, Millis)>,
+    late: Vec<(String, Source)>,
+}
+
+impl Held {
+    fn note_lateness(&mut self, event: &Event, arrived: Millis) {
+        let lateness = arrived.saturating_sub(event.at);
+        self.lateness.push((event.source, lateness));
+        if lateness > LATE {
+            let agent = event.agent.registered().unwrap_or(UNREGISTERED);
+            self.late.push((agent.to_owned(), event.source));
+        }
+    }
 }
 
 impl EngineStage {
@@ -204,6 +221,7 @@ impl EngineStage {
                 if speaks {
                     self.held.events.push((event.source, verdict));
                     self.held.arrivals.push(record.timestamp);
+                    self.held.note_lateness(event, record.timestamp);
                 }
             }
             if speaks {
@@ -300,6 +318,7 @@ impl Stage for EngineStage {
         status.metrics.events(&held.events);
         let since = |arrival: &Millis| Duration::from_millis(u64::try_from(now - arrival).unwrap_or_default());
         status.metrics.latencies(held.arrivals.iter().map(since));
+        status.metrics.lateness(&held.lateness, &held.late);
         held.rejections.iter().for_each(|rejection| status.metrics.rejected(rejection));
         held.deviations.into_iter().for_each(|deviation| status.deviation(deviation));
     }
