@@ -15,6 +15,7 @@ use tautline_detectors::deviation::Deviation;
 use tautline_detectors::engine::{Engine, Input};
 use tautline_detectors::event::{Event, Millis};
 use tautline_detectors::rulebook::{DecisionCache, Facts, RuleFile, Rulebook};
+use tautline_ingest::redact::{Redactor, Settings};
 use tautline_ingest::resolve::resolve;
 use tautline_ingest::{Format, decode};
 
@@ -96,6 +97,7 @@ struct Product {
     book: Arc<Rulebook>,
     generator: Generator,
     engine: Engine,
+    redactor: Redactor,
 }
 
 impl Product {
@@ -112,7 +114,8 @@ impl Product {
             }
             engine.step(&input);
         }
-        Self { book, generator, engine }
+        let redactor = Redactor::new(b"bench", Settings::default()).unwrap_or_else(|error| fail(&error));
+        Self { book, generator, engine, redactor }
     }
 }
 
@@ -226,7 +229,17 @@ fn product_2_resolve(bencher: Bencher<'_, '_>, source: Source) {
 }
 
 #[divan::bench(args = SOURCES, sample_size = 1_000)]
-fn product_3_judge_cached(bencher: Bencher<'_, '_>, source: Source) {
+fn product_3_redact(bencher: Bencher<'_, '_>, source: Source) {
+    let Product { book, mut generator, mut redactor, .. } = Product::new(AGENTS, 0);
+    let resolved = || match source.resolved(&source.next(&mut generator), &book) {
+        Input::Event(event) => *event,
+        _ => Event::default(),
+    };
+    bencher.with_inputs(resolved).bench_local_refs(|event| redactor.redact(event, &book.registry));
+}
+
+#[divan::bench(args = SOURCES, sample_size = 1_000)]
+fn product_4_judge_cached(bencher: Bencher<'_, '_>, source: Source) {
     let Product { book, mut generator, .. } = Product::new(AGENTS, 0);
     let mut cache = DecisionCache::default();
     for _ in 0..10_000 {
@@ -244,19 +257,19 @@ fn judge(cache: &mut DecisionCache, input: &Input, book: &Rulebook) {
 }
 
 #[divan::bench(args = SOURCES, sample_size = 1_000)]
-fn product_4_step(bencher: Bencher<'_, '_>, source: Source) {
-    let Product { book, mut generator, mut engine } = Product::new(AGENTS, WARM);
+fn product_5_step(bencher: Bencher<'_, '_>, source: Source) {
+    let Product { book, mut generator, mut engine, .. } = Product::new(AGENTS, WARM);
     bencher
         .with_inputs(|| source.resolved(&source.next(&mut generator), &book))
         .bench_local_refs(|input| engine.step(input));
 }
 
 #[divan::bench(args = SOURCES, sample_size = 1_000)]
-fn product_5_whole(bencher: Bencher<'_, '_>, source: Source) {
-    let Product { book, mut generator, mut engine } = Product::new(AGENTS, WARM);
+fn product_6_whole(bencher: Bencher<'_, '_>, source: Source) {
+    let Product { book, mut generator, mut engine, mut redactor } = Product::new(AGENTS, WARM);
     bencher
         .with_inputs(|| source.next(&mut generator))
-        .bench_local_refs(|line| whole_product(&mut engine, source, line, &book));
+        .bench_local_refs(|line| whole_product((&mut engine, &mut redactor), source, line, &book));
 }
 
 #[divan::bench(sample_size = 1_000)]
@@ -282,8 +295,14 @@ fn snapshot(bencher: Bencher<'_, '_>, agents: usize) {
 }
 
 #[inline(never)]
-fn whole_product(engine: &mut Engine, source: Source, line: &str, book: &Rulebook) -> Vec<Deviation> {
-    engine.step(&source.resolved(line, book)).1
+fn whole_product(
+    (engine, redactor): (&mut Engine, &mut Redactor),
+    source: Source,
+    line: &str,
+    book: &Rulebook,
+) -> Vec<Deviation> {
+    let event = redactor.read(line.as_bytes(), &source.format.into(), RECEIVED, book).pop().and_then(Result::ok);
+    engine.step(&Input::Event(Box::new(event.unwrap_or_default()))).1
 }
 
 #[inline(never)]
@@ -304,10 +323,10 @@ fn instructions(events: u64) {
         }
     }
     for source in SOURCES.into_iter().filter(|source| source.name == of) {
-        let Product { book, mut generator, mut engine } = Product::new(agents, warm);
+        let Product { book, mut generator, mut engine, mut redactor } = Product::new(agents, warm);
         for _ in 0..events {
             let line = source.next(&mut generator);
-            black_box(whole_product(&mut engine, source, &line, &book));
+            black_box(whole_product((&mut engine, &mut redactor), source, &line, &book));
         }
     }
 }

@@ -11,6 +11,7 @@ use tautline_detectors::deviation::Deviation;
 use tautline_detectors::event::Millis;
 use tautline_detectors::rulebook::{Control, Rulebook, RulebookError};
 use tautline_ingest::Format;
+use tautline_ingest::redact::Redactor;
 
 use crate::config::RulebookPaths;
 use crate::feed::Feed;
@@ -74,7 +75,7 @@ impl Report {
 }
 
 /// Validates a rulebook and runs every control's events. With `bless`, the snapshots are written instead of compared.
-pub(crate) fn run(paths: &RulebookPaths, bless: bool) -> Report {
+pub(crate) fn run(paths: &RulebookPaths, redactor: &Redactor, bless: bool) -> Report {
     let mut report = Report { hash: None, checked: Vec::new(), warnings: Vec::new(), errors: Vec::new() };
     let book = rules::read(paths);
     let example = rules::read(&rules::example_paths(paths));
@@ -85,7 +86,7 @@ pub(crate) fn run(paths: &RulebookPaths, bless: bool) -> Report {
             report.warnings = book.warnings().to_vec();
             let example = Arc::new(example);
             for control in example.controls() {
-                check_control(&paths.rules, &example, control, bless, &mut report);
+                check_control(&paths.rules, (&example, redactor), control, bless, &mut report);
             }
         }
         (book, example) => {
@@ -97,13 +98,19 @@ pub(crate) fn run(paths: &RulebookPaths, bless: bool) -> Report {
     report
 }
 
-fn check_control(rules: &Path, book: &Arc<Rulebook>, control: &Control, bless: bool, report: &mut Report) {
+fn check_control(
+    rules: &Path,
+    (book, redactor): (&Arc<Rulebook>, &Redactor),
+    control: &Control,
+    bless: bool,
+    report: &mut Report,
+) {
     let folder = rules.join(&control.id);
     let mut snapshot = String::new();
     let mut count = |file: &str, must_fire: bool| match scenarios(&folder.join(file)) {
         Ok(scenarios) => {
             for (number, scenario) in scenarios.iter().enumerate() {
-                let run = Run { folder: &folder, file, book, control, must_fire };
+                let run = Run { folder: &folder, file, book, redactor, control, must_fire };
                 match run.scenario(scenario) {
                     Ok(deviations) if must_fire => describe(&mut snapshot, number + 1, &deviations),
                     Ok(_) => {}
@@ -153,6 +160,7 @@ struct Run<'r> {
     folder: &'r Path,
     file: &'r str,
     book: &'r Arc<Rulebook>,
+    redactor: &'r Redactor,
     control: &'r Control,
     must_fire: bool,
 }
@@ -160,7 +168,7 @@ struct Run<'r> {
 impl Run<'_> {
     /// Feeds a scenario to a fresh engine; the control's deviations, or what is wrong with the scenario.
     fn scenario(&self, scenario: &Scenario) -> Result<Vec<Deviation>, Vec<RulebookError>> {
-        let mut feed = Feed::new(Arc::clone(self.book), Format::Auto);
+        let mut feed = Feed::new(Arc::clone(self.book), self.redactor.clone(), Format::Auto);
         self.accept_history(&mut feed)?;
         let path = self.folder.join(self.file);
         let mut found = Vec::new();

@@ -4,16 +4,18 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use indicatif::ProgressBar;
 use tautline_detectors::rulebook::Rulebook;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, FormatName, RulebookPaths};
-use crate::files::Input;
+use crate::files::{Input, Records};
+use crate::output::dead_letter::Keys;
 use crate::output::text;
 use crate::replay::{Form, Replay};
-use crate::{check, demo, explain, kafka, rules};
+use crate::{check, demo, explain, kafka, redaction, rules};
 
 /// Keeps AI agents on a taut line while they work on cloud production.
 ///
@@ -100,6 +102,11 @@ enum Command {
         #[arg(long, default_value_t = 25)]
         seconds: u64,
     },
+    /// Look into dead letters
+    DeadLetter {
+        #[command(subcommand)]
+        command: DeadLetterCommand,
+    },
     /// Explain one alert: what was expected, what was seen, which policy line, and what would have complied
     Explain {
         /// The alert's id (`finding_info.uid`); not needed where the file holds one alert only
@@ -107,6 +114,16 @@ enum Command {
         /// File of alerts, one JSON object a line; `-` is standard input
         #[arg(long, default_value = "-", value_name = "FILE")]
         alerts: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum DeadLetterCommand {
+    /// Decrypt letters with the configuration's `redaction.dead_letter_key`: their records' bytes, in base64
+    Open {
+        /// File of letters, one JSON object a line; `-` is standard input
+        #[arg(default_value = "-", value_name = "FILE")]
+        letters: PathBuf,
     },
 }
 
@@ -166,18 +183,23 @@ fn run(cli: &Cli) -> Result<ExitCode> {
                 files: Input::all(files)?,
                 history: Input::all(history)?,
                 reader: config.reader(format)?,
+                redactor: redaction::passing(&config)?,
                 form,
                 progress: io::stderr().is_terminal(),
             };
             replay.run(rulebook(&config.rulebook)?, &mut out)?
         }
         Command::Check { bless } => {
-            let report = check::run(&config.rulebook, *bless);
+            let report = check::run(&config.rulebook, &redaction::of_examples()?, *bless);
             match cli.common.output {
                 Output::Json => writeln!(out, "{}", report.json())?,
                 Output::Auto | Output::Table => write!(out, "{}", report.text())?,
             }
             report.is_clean()
+        }
+        Command::DeadLetter { command: DeadLetterCommand::Open { letters } } => {
+            open_letters(&config, letters, &mut out)?;
+            true
         }
         Command::Explain { id, alerts } => {
             let deviation = explain::find(alerts, id.as_deref())?;
@@ -191,6 +213,21 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     };
     out.flush()?;
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(FAULTS) })
+}
+
+fn open_letters(config: &Config, path: &PathBuf, out: &mut impl Write) -> Result<()> {
+    let keys = Keys::new(&config.redaction)?;
+    let mut letter = Vec::new();
+    for input in Input::all(std::slice::from_ref(path))? {
+        let mut letters = Records::open(&input, false, &ProgressBar::hidden())?;
+        let mut number = 0;
+        while letters.next_into(&mut letter)? {
+            number += 1;
+            let place = || format!("{}:{number}", input.name);
+            writeln!(out, "{}", keys.open(serde_json::from_slice(&letter).with_context(place)?).with_context(place)?)?;
+        }
+    }
+    Ok(())
 }
 
 fn configuration(common: &Common, command: &Command) -> Result<Config> {

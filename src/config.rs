@@ -9,11 +9,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
+use tautline_ingest::redact::{self, Field, Settings};
 use tautline_ingest::{Format, Mapping, Reader};
 use toml::Spanned;
 use toml::de::{DeTable, ValueDeserializer};
 
 use crate::checkpoint::Location;
+use crate::connection::{Sasl, Tls};
+use crate::secret::SecretSource;
 
 /// The whole configuration. Unknown keys are errors.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +30,7 @@ pub(crate) struct Config {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) http: Http,
     pub(crate) revocation: Revocation,
+    pub(crate) redaction: Redaction,
 }
 
 /// The broker and this process's place in the group.
@@ -45,6 +49,10 @@ pub struct Kafka {
     pub batch_records: usize,
     /// How long a process may be silent before its partitions go to others, in milliseconds.
     pub session_timeout_ms: u32,
+    /// TLS; none without it.
+    pub tls: Option<Tls>,
+    /// Who we are; anonymous without it.
+    pub sasl: Option<Sasl>,
 }
 
 impl Default for Kafka {
@@ -56,6 +64,8 @@ impl Default for Kafka {
             commit_interval_ms: 100,
             batch_records: 50_000,
             session_timeout_ms: 6_000,
+            tls: None,
+            sasl: None,
         }
     }
 }
@@ -63,6 +73,13 @@ impl Default for Kafka {
 impl Kafka {
     pub(crate) fn commit_interval(&self) -> Duration {
         Duration::from_millis(self.commit_interval_ms)
+    }
+
+    /// What does not go together, with the section that says it.
+    fn faults(&self) -> Vec<(&'static str, String)> {
+        let of_tls = self.tls.iter().flat_map(|tls| tls.faults().into_iter().map(|fault| ("tls", fault)));
+        let of_sasl = self.sasl.iter().flat_map(|sasl| sasl.faults().into_iter().map(|fault| ("sasl", fault)));
+        of_tls.chain(of_sasl).collect()
     }
 }
 
@@ -217,6 +234,78 @@ impl Default for Revocation {
     }
 }
 
+/// What must not leave, beside secrets of known forms, and how it is kept from others.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Redaction {
+    /// Texts of events that are redacted whole.
+    #[serde(deserialize_with = "fields")]
+    fields: Vec<Field>,
+    /// What matches is redacted.
+    patterns: Vec<Pattern>,
+    /// Words that never leave, e.g. the names of people.
+    names: Vec<String>,
+    /// Key of the hashes; one is made in the rulebook store where none is given.
+    pub(crate) key: Option<SecretSource>,
+    /// What becomes of the bytes of records that cannot be read.
+    pub(crate) dead_letters: DeadLetters,
+    /// Key of encrypted dead letters.
+    pub(crate) dead_letter_key: Option<SecretSource>,
+}
+
+impl Redaction {
+    pub(crate) fn settings(&self) -> Settings {
+        let patterns = self.patterns.iter().map(|pattern| (pattern.name.clone(), pattern.regex.clone()));
+        Settings { fields: self.fields.clone(), patterns: patterns.collect(), names: self.names.clone() }
+    }
+
+    fn keys(&mut self) -> impl Iterator<Item = &mut SecretSource> {
+        self.key.iter_mut().chain(&mut self.dead_letter_key)
+    }
+}
+
+/// What becomes of the bytes of a record that cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum DeadLetters {
+    /// They stay in the source's topic, where their dead letter says.
+    #[default]
+    Withheld,
+    /// They are in the letter, encrypted.
+    Encrypted,
+    /// They are in the letter as they are.
+    Plain,
+}
+
+/// A configured pattern.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pattern {
+    /// The kind that its hashes name.
+    #[serde(deserialize_with = "kind")]
+    name: String,
+    #[serde(deserialize_with = "expression")]
+    regex: regex::Regex,
+}
+
+fn fields<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Field>, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    names.iter().map(|name| name.parse().map_err(D::Error::custom)).collect()
+}
+
+fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if !is_plain || name.is_empty() || name.len() > 40 {
+        return Err(D::Error::custom(format_args!("`{name}` is no name of a pattern: use 1 to 40 of a-z, 0-9 and -")));
+    }
+    Ok(name)
+}
+
+fn expression<'de, D: Deserializer<'de>>(deserializer: D) -> Result<regex::Regex, D::Error> {
+    redact::pattern(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
 impl Config {
     /// Reads the configuration file; without one, the defaults, unless `required`.
     pub(crate) fn read(path: &Path, required: bool) -> Result<Self> {
@@ -249,7 +338,8 @@ impl Config {
         let mut errors: Vec<Fault> = errors.iter().map(Fault::from).collect();
         let mut root = root.into_inner();
         let mappings = mappings(&mut root, &mut errors);
-        let config = Self {
+        let connection = ["tls", "sasl"].map(|name| (name, offset_of(&root, "kafka", name)));
+        let mut config = Self {
             kafka: section(&mut root, "kafka", &mut errors),
             sources: sources(&mut root, &mappings, &mut errors),
             mappings,
@@ -259,17 +349,46 @@ impl Config {
             checkpoints: section(&mut root, "checkpoints", &mut errors),
             http: section(&mut root, "http", &mut errors),
             revocation: section(&mut root, "revocation", &mut errors),
+            redaction: section(&mut root, "redaction", &mut errors),
         };
         let mut lines: Vec<String> = errors.iter().map(|fault| fault.located(path, text)).collect();
+        for (section, fault) in config.kafka.faults() {
+            let offset = connection.iter().find(|(name, _)| *name == section).map_or(0, |(_, offset)| *offset);
+            lines.push(format!("{}:{}: {fault}", path.display(), line(text, offset)));
+        }
         for unknown in root.keys() {
             let line = line(text, unknown.span().start);
             lines.push(format!("{}:{line}: unknown section `{}`", path.display(), unknown.get_ref()));
         }
+        let base = path.parent().unwrap_or(Path::new(""));
+        config.kafka.tls.iter_mut().for_each(|tls| tls.locate(base));
+        let locate = |secret: &mut SecretSource| {
+            secret.locate(format!("{}:{}", path.display(), line(text, secret.offset())), base);
+        };
+        config.passwords().for_each(locate);
+        config.redaction.keys().for_each(locate);
         if lines.is_empty() { Ok(config) } else { Err(anyhow!("{}", lines.join("\n"))) }
     }
 
+    /// The secrets that the broker asks for.
+    fn passwords(&mut self) -> impl Iterator<Item = &mut SecretSource> {
+        let of_tls = self.kafka.tls.iter_mut().flat_map(|tls| &mut tls.key_password);
+        let of_sasl = self.kafka.sasl.iter_mut().flat_map(|sasl| [&mut sasl.password, &mut sasl.client_secret]);
+        of_tls.chain(of_sasl.flatten())
+    }
+
     /// What a live run needs beyond what the types ask for; every fault at once.
-    pub(crate) fn check_for_run(&self) -> Result<()> {
+    pub(crate) fn check_for_run(&mut self) -> Result<()> {
+        let unread = self.passwords().filter_map(|password| password.read().err());
+        let mut faults: Vec<String> = unread.map(|error| format!("{error:#}")).collect();
+        let unfit = self.redaction.keys().filter_map(|key| key.read_key().err());
+        faults.extend(unfit.map(|error| format!("{error:#}")));
+        faults.extend(self.gaps().into_iter().map(str::to_owned));
+        if faults.is_empty() { Ok(()) } else { Err(anyhow!("{}", faults.join("\n"))) }
+    }
+
+    /// What lacks or cannot be.
+    fn gaps(&self) -> Vec<&'static str> {
         let mut faults = Vec::new();
         if self.sources.is_empty() {
             faults.push("no `[[sources]]`: name at least one topic to read");
@@ -283,10 +402,13 @@ impl Config {
         if self.checkpoints.interval_seconds == 0 {
             faults.push("`checkpoints.interval_seconds` must be at least 1");
         }
+        if self.redaction.dead_letters == DeadLetters::Encrypted && self.redaction.dead_letter_key.is_none() {
+            faults.push("`redaction.dead_letters` is \"encrypted\": name a `redaction.dead_letter_key`");
+        }
         if self.log.partitions < 1 {
             faults.push("`log.partitions` must be at least 1");
         }
-        if faults.is_empty() { Ok(()) } else { Err(anyhow!("{}", faults.join("\n"))) }
+        faults
     }
 
     /// How records of a format are read.
@@ -350,6 +472,12 @@ fn reader(mappings: &[Arc<Mapping>], format: &FormatName) -> Result<Reader, Stri
             mapping.map(|mapping| Reader::Mapping(Arc::clone(mapping))).ok_or_else(unknown)
         }
     }
+}
+
+/// Where a section's own section begins.
+fn offset_of(root: &DeTable<'_>, section: &str, name: &str) -> usize {
+    let section = root.get(section).and_then(|section| section.get_ref().as_table());
+    section.and_then(|section| section.get_key_value(name)).map_or(0, |(key, _)| key.span().start)
 }
 
 /// The line (from 1) of a byte offset.

@@ -25,8 +25,8 @@ use crate::files::Records;
 use crate::http;
 use crate::output::text;
 use crate::replay::Form;
-use crate::rules;
 use crate::status::Status;
+use crate::{redaction, rules};
 
 const HISTORY: &[u8] = include_bytes!("../demo/history.jsonl.gz");
 const STORY: &[u8] = include_bytes!("../demo/story.jsonl.gz");
@@ -39,7 +39,7 @@ const REGISTRY: [(&str, &str, &str); 4] = [
 
 /// Runs the demo until its story ends or Ctrl-C comes.
 pub(crate) fn run(config: &Config, seconds: u64, form: Form, out: &mut impl Write) -> Result<()> {
-    let mut feed = Feed::new(Arc::new(rulebook(&config.rulebook.rules)?), Format::Auto);
+    let mut feed = Feed::new(Arc::new(rulebook(&config.rulebook.rules)?), redaction::passing(config)?, Format::Auto);
     let received = Timestamp::now().as_millisecond();
     let history = lines(HISTORY)?;
     let learned = history.iter().flat_map(|line| feed.accept(line, received).events);

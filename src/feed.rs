@@ -1,4 +1,4 @@
-//! From bytes to deviations without a broker: decode, resolve, step. What `replay`, `demo` and `check` share.
+//! From bytes to deviations without a broker: decode, resolve, redact, step. What `replay`, `demo` and `check` share.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use tautline_detectors::deviation::Deviation;
 use tautline_detectors::engine::{Engine, Input, Verdict};
 use tautline_detectors::event::{Event, Millis, Source};
 use tautline_detectors::rulebook::Rulebook;
-use tautline_ingest::resolve::resolve;
+use tautline_ingest::redact::Redactor;
 use tautline_ingest::{Reader, Rejection};
 
 /// How far event time goes on between two ticks.
@@ -27,14 +27,15 @@ pub(crate) struct Fed {
 #[derive(Debug)]
 pub(crate) struct Feed {
     engine: Engine,
+    redactor: Redactor,
     reader: Reader,
     tick: Millis,
     audited_until: Option<Millis>,
 }
 
 impl Feed {
-    pub(crate) fn new(book: Arc<Rulebook>, reader: impl Into<Reader>) -> Self {
-        Self { engine: Engine::new(book), reader: reader.into(), tick: Millis::MIN, audited_until: None }
+    pub(crate) fn new(book: Arc<Rulebook>, redactor: Redactor, reader: impl Into<Reader>) -> Self {
+        Self { engine: Engine::new(book), redactor, reader: reader.into(), tick: Millis::MIN, audited_until: None }
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -53,10 +54,9 @@ impl Feed {
 
     fn feed(&mut self, bytes: &[u8], received: Millis, input: fn(Box<Event>) -> Input) -> Fed {
         let mut fed = Fed::default();
-        for decoded in self.reader.decode(bytes, received) {
-            match decoded {
-                Ok(mut event) => {
-                    resolve(&mut event, self.engine.rulebook());
+        for read in self.redactor.read(bytes, &self.reader, received, self.engine.rulebook()) {
+            match read {
+                Ok(event) => {
                     if event.agent.registered().is_some() {
                         fed.deviations.extend(self.tick_before(event.at));
                     }

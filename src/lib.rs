@@ -7,6 +7,7 @@ mod check;
 mod checkpoint;
 mod cli;
 mod config;
+mod connection;
 mod demo;
 mod explain;
 mod feed;
@@ -15,8 +16,10 @@ mod http;
 pub mod kafka;
 mod metrics;
 mod output;
+mod redaction;
 mod replay;
 mod rules;
+mod secret;
 mod status;
 
 pub use cli::main;

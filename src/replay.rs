@@ -10,6 +10,7 @@ use tautline_detectors::deviation::Deviation;
 use tautline_detectors::engine::Verdict;
 use tautline_detectors::event::Millis;
 use tautline_detectors::rulebook::Rulebook;
+use tautline_ingest::redact::Redactor;
 use tautline_ingest::{Format, Reader};
 
 use crate::feed::{Fed, Feed};
@@ -44,6 +45,7 @@ pub(crate) struct Replay {
     /// Files of the agents' accepted past: learned from, not judged.
     pub(crate) history: Vec<Input>,
     pub(crate) reader: Reader,
+    pub(crate) redactor: Redactor,
     pub(crate) form: Form,
     /// Whether to show progress on standard error.
     pub(crate) progress: bool,
@@ -64,7 +66,7 @@ struct Counts {
 impl Replay {
     /// Replays everything; returns whether every record could be read.
     pub(crate) fn run(&self, book: Rulebook, out: &mut impl Write) -> Result<bool> {
-        let mut feed = Feed::new(Arc::new(book), self.reader.clone());
+        let mut feed = Feed::new(Arc::new(book), self.redactor.clone(), self.reader.clone());
         let mut counts = Counts::default();
         let bar = self.bar();
         for input in &self.history {

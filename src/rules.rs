@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use sha2::Sha256;
 use tautline_detectors::rulebook::{RuleFile, Rulebook, RulebookError, hex};
 
 use crate::config::RulebookPaths;
+use crate::redaction::kept_key;
 
 /// Events that every control must bring along.
 const CONTROL_EVENTS: [&str; 2] = ["fires.jsonl", "silent.jsonl"];
@@ -174,25 +174,6 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The key that our own records are sealed with, made at random where there is none yet.
-fn seal_key(path: &Path) -> Result<Vec<u8>> {
-    let read = || fs::read(path).with_context(|| format!("cannot read `{}`", path.display()));
-    if path.exists() {
-        return read();
-    }
-    let mut random = [0_u8; 32];
-    fs::File::open("/dev/urandom")
-        .and_then(|mut source| source.read_exact(&mut random))
-        .context("no random numbers")?;
-    let file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
-    fs::write(file.path(), random)?;
-    // Another process may have been first: then its key counts.
-    match file.persist_noclobber(path) {
-        Ok(_) => Ok(random.to_vec()),
-        Err(_) => read(),
-    }
-}
-
 /// Every rulebook that ever judged, by its hash: one JSON file each in a directory.
 #[derive(Debug)]
 pub(crate) struct RulebookStore {
@@ -205,7 +186,7 @@ pub(crate) struct RulebookStore {
 impl RulebookStore {
     pub(crate) fn open(directory: &Path) -> Result<Self> {
         fs::create_dir_all(directory).with_context(|| format!("cannot create `{}`", directory.display()))?;
-        let seal_key = seal_key(&directory.join("seal.key"))?;
+        let seal_key = kept_key(&directory.join("seal.key"))?;
         Ok(Self { directory: directory.to_owned(), seal_key, known: BTreeMap::new() })
     }
 

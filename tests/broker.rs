@@ -1,5 +1,6 @@
 //! A real Kafka broker for the tests, and what they need of a client.
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -41,10 +42,15 @@ fn port(first: u16) -> u16 {
 
 /// Runs a command of `scripts/kafka` for the broker of a directory in `.tools`.
 fn script(command: &str, directory: &str, port: u16) -> Broker {
+    script_with(command, directory, port, &[])
+}
+
+fn script_with(command: &str, directory: &str, port: u16, settings: &[(&str, &str)]) -> Broker {
     let root = env!("CARGO_MANIFEST_DIR");
     let output = Command::new(format!("{root}/scripts/kafka"))
         .args([command, &format!("{root}/.tools/{directory}")])
         .env("KAFKA_PORT", port.to_string())
+        .envs(settings.iter().copied())
         .output()
         .expect("scripts/kafka runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -75,6 +81,82 @@ impl OwnBroker {
 }
 
 impl Drop for OwnBroker {
+    fn drop(&mut self) {
+        script("wipe", Self::DIRECTORY, port(Self::PORTS));
+    }
+}
+
+/// A broker with listeners for those who prove who they are, beside its plain one; gone when dropped.
+pub(crate) struct SecureBroker {
+    pub(crate) broker: Broker,
+    /// By password or token, without TLS.
+    pub(crate) sasl: String,
+    /// By password or token, within TLS.
+    pub(crate) sasl_tls: String,
+    /// By certificate.
+    pub(crate) tls: String,
+    settings: Vec<(&'static str, String)>,
+}
+
+impl SecureBroker {
+    const DIRECTORY: &str = "kafka-secure";
+    const PORTS: u16 = 5_000;
+
+    /// Starts it with its key and certificate and the certificate that it trusts (PEM), and one user.
+    pub(crate) fn start(keystore: &Path, ca: &Path, user: &str, password: &str) -> Self {
+        script("wipe", Self::DIRECTORY, port(Self::PORTS));
+        // All three are held until all are known: no two may be the same.
+        let free = [(); 3].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let [sasl, sasl_tls, tls] = free.map(|listener| listener.local_addr().unwrap().to_string());
+        let security = "org.apache.kafka.common.security";
+        let mut properties = format!(
+            "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER\nssl.keystore.type=PEM\n\
+             ssl.keystore.location={}\nssl.truststore.type=PEM\nssl.truststore.location={}\n\
+             listener.name.ssl.ssl.client.auth=required\n",
+            keystore.display(),
+            ca.display()
+        );
+        for listener in ["listener.name.sasl_plaintext", "listener.name.sasl_ssl"] {
+            for (mechanism, module) in [
+                ("scram-sha-256", "scram.ScramLoginModule required".to_owned()),
+                ("scram-sha-512", "scram.ScramLoginModule required".to_owned()),
+                (
+                    "oauthbearer",
+                    "oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=\"a\"".to_owned(),
+                ),
+                ("plain", format!("plain.PlainLoginModule required user_{user}=\"{password}\"")),
+            ] {
+                properties += &format!("{listener}.{mechanism}.sasl.jaas.config={security}.{module};\n");
+            }
+        }
+        let file = keystore.with_file_name("listeners.properties");
+        std::fs::write(&file, properties).unwrap();
+        let settings = vec![
+            ("KAFKA_LISTENERS", format!("SASL_PLAINTEXT://{sasl},SASL_SSL://{sasl_tls},SSL://{tls}")),
+            ("KAFKA_PROPERTIES", file.to_str().unwrap().to_owned()),
+            ("KAFKA_SCRAM", format!("[name={user},password={password}]")),
+        ];
+        let broker = Broker { address: format!("127.0.0.1:{}", port(Self::PORTS)) };
+        let secure = Self { broker, sasl, sasl_tls, tls, settings };
+        secure.script("start");
+        secure
+    }
+
+    fn script(&self, command: &str) {
+        let settings: Vec<_> = self.settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        script_with(command, Self::DIRECTORY, port(Self::PORTS), &settings);
+    }
+
+    pub(crate) fn stop(&self) {
+        self.script("stop");
+    }
+
+    pub(crate) fn start_again(&self) {
+        self.script("start");
+    }
+}
+
+impl Drop for SecureBroker {
     fn drop(&mut self) {
         script("wipe", Self::DIRECTORY, port(Self::PORTS));
     }
@@ -238,14 +320,20 @@ pub(crate) struct Tautline {
 }
 
 impl Tautline {
-    pub(crate) fn start(config: &std::path::Path, http_port: u16) -> Self {
+    pub(crate) fn start(config: &Path, http_port: u16) -> Self {
+        Self::start_with(config, http_port, &[])
+    }
+
+    /// The same with variables of the environment.
+    pub(crate) fn start_with(config: &Path, http_port: u16, variables: &[(&str, &str)]) -> Self {
         let log = std::fs::File::options().create(true).append(true).open(config.with_extension("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_tautline"))
             .args(["run", "--config"])
             .arg(config)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();

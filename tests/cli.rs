@@ -315,6 +315,40 @@ fn what_a_run_lacks_is_named() {
 }
 
 #[test]
+fn what_is_wrong_with_secrets_is_named_and_they_are_not() {
+    let site = Site::new();
+    site.write(
+        "tautline.toml",
+        "[kafka.tls]\nkey = \"k.pem\"\n[kafka.sasl]\nmechanism = \"PLAIN\"\nusername = \"a\"\nclient_id = \"b\"\n\
+         password = \"hunter2\"\n[redaction]\nkey = 7777\n",
+    );
+    for command in ["check", "run"] {
+        let errors = text_of_errors(&site.run([command]));
+        for (line, fault) in [(7, "a secret is not written here"), (9, "a secret is not written here")] {
+            let place = format!("tautline.toml:{line}: ");
+            assert!(errors.lines().any(|error| error.contains(&place) && error.contains(fault)), "{place}{errors}");
+        }
+        assert!(!errors.contains("hunter2") && !errors.contains("7777"), "{errors}");
+    }
+    site.write("key", "hunter2\n");
+    site.write(
+        "tautline.toml",
+        "[kafka.sasl]\nmechanism = \"PLAIN\"\nusername = \"a\"\npassword = { env = \"NOT_SET_HERE\" }\n\
+         [redaction]\nkey = { file = \"key\" }\ndead_letter_key = { file = \"absent\" }\n",
+    );
+    let errors = text_of_errors(&site.run(["run"]));
+    for fault in [
+        "tautline.toml:4: variable `NOT_SET_HERE` is not set",
+        "tautline.toml:6: a key of 7 bytes is too short",
+        "tautline.toml:7: cannot read",
+        "[[sources]]",
+    ] {
+        assert!(errors.contains(fault), "{fault}: {errors}");
+    }
+    assert!(!errors.contains("hunter2"), "{errors}");
+}
+
+#[test]
 fn a_wrong_command_line_is_no_fault_of_the_events() {
     for arguments in
         [&["replay"][..], &["replay", "--format", "syslog", "-"], &["chek"], &["replay", "no-such-file.jsonl"]]

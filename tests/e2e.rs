@@ -63,12 +63,17 @@ impl Stand {
         format!("{}.{name}", self.name)
     }
 
-    fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.directory.path().join("tautline.toml")
     }
 
     pub(crate) fn start(&self) -> Tautline {
         Tautline::start(&self.config(), self.port)
+    }
+
+    /// The same with variables of the environment.
+    pub(crate) fn start_with(&self, variables: &[(&str, &str)]) -> Tautline {
+        Tautline::start_with(&self.config(), self.port, variables)
     }
 
     pub(crate) fn ready(&self) -> Tautline {
@@ -295,7 +300,7 @@ fn text(value: &Value) -> String {
 
 #[test]
 fn bad_records_go_to_the_dead_letters_and_the_stream_goes_on() {
-    let stand = Stand::new("bad", "");
+    let stand = Stand::new("bad", "[redaction]\ndead_letters = \"plain\"\n");
     let tautline = stand.ready();
     let good = |number| action("triage-bot", number, MONDAY, "aws_cli", "ecs:UpdateService", "write", "222222222222");
     let base: Value = serde_json::from_str(&good(0)).unwrap();

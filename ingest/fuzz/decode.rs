@@ -1,11 +1,14 @@
-//! Any bytes into one decoder: what comes out is a rejection that says why, or an event that the log gives back.
+//! Any bytes into one decoder: what comes out is a rejection that says why, or an event that can be redacted and that the
+//! log gives back.
 
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
+use tautline_detectors::rulebook::Registry;
 use tautline_ingest::log::LogRecord;
+use tautline_ingest::redact::{Redactor, Settings};
 use tautline_ingest::{AHEAD_MAX, BATCH_MAX, EARLIEST, Mapping, Reader};
 
 /// Later than any event's time that is believed.
@@ -23,15 +26,22 @@ static READER: LazyLock<Reader> = LazyLock::new(|| {
     Reader::Mapping(Arc::new(named.unwrap_or_else(|| panic!("unknown mapping `{mapping}`"))))
 });
 
+/// With a name to look for, which is a way of its own.
+static REDACTOR: LazyLock<Redactor> = LazyLock::new(|| {
+    let settings = Settings { names: vec!["Ann Øster".to_owned()], ..Settings::default() };
+    Redactor::new(b"fuzz", settings).expect("one name can be looked for")
+});
+
 fuzz_target!(|bytes: &[u8]| {
     let decoded = READER.decode(bytes, RECEIVED);
     // What is more than a batch may have is one rejection.
     assert!((1..=BATCH_MAX + 1).contains(&decoded.len()), "{} results", decoded.len());
     for result in decoded {
         match result {
-            Ok(event) => {
+            Ok(mut event) => {
                 assert!(!event.id.is_empty() && !event.digest.is_empty() && !event.action.is_empty());
                 assert!((EARLIEST..=RECEIVED + AHEAD_MAX).contains(&event.at));
+                REDACTOR.clone().redact(&mut event, &Registry::default());
                 let logged = LogRecord::Event { event: Box::new(event), resolved_by: String::new() };
                 let written = logged.to_bytes().expect("an event can be written");
                 assert_eq!(LogRecord::from_bytes(&written).expect("and read"), logged);

@@ -28,6 +28,7 @@ mod ocsf;
 mod otlp;
 mod payload;
 mod protobuf;
+pub mod redact;
 pub mod resolve;
 mod tool;
 mod wire;

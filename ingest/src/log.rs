@@ -45,12 +45,14 @@ impl LogRecord {
     ///
     /// # Errors
     ///
-    /// When the bytes are not a record of this log; its place is in the message.
+    /// When the bytes are not a record of this log; the place is in the message, and nothing of what stands there.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Rejection> {
         if let Some(record) = std::str::from_utf8(bytes).ok().and_then(json::fast) {
             return Ok(record);
         }
-        serde_json::from_slice(bytes)
-            .map_err(|error| Rejection::new(Reason::UnknownFormat, format!("not a record of the log: {error}")))
+        serde_json::from_slice(bytes).map_err(|error| {
+            let detail = format!("not a record of the log, at line {} column {}", error.line(), error.column());
+            Rejection::new(Reason::UnknownFormat, detail)
+        })
     }
 }

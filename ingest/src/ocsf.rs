@@ -251,7 +251,7 @@ const IDENTITY: [u32; 4] = [3_001, 3_004, 3_005, 3_006];
 fn unsupported(class: u32, name: &str, category: Option<u32>) -> Option<Rejection> {
     let category = category.unwrap_or(class / 1_000);
     (!matches!(category, 3 | 6)).then(|| {
-        let detail = format!("`class_uid` is {class} ({}): it tells of no call of an API", wire::shown(name));
+        let detail = format!("`class_uid` is {class} (`{}`): it tells of no call of an API", wire::shown(name));
         Rejection::new(Reason::Unsupported, detail)
     })
 }

@@ -5,21 +5,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rdkafka::Statistics;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
-use rdkafka::config::ClientConfig;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
 use super::Shared;
 use super::pump::now;
 use crate::config::Kafka;
+use crate::connection;
 use crate::status::Status;
 
 pub(super) const NETWORK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -107,11 +108,73 @@ impl Group {
     }
 }
 
-fn base(kafka: &Kafka) -> ClientConfig {
+fn base(kafka: &Kafka) -> Result<ClientConfig> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &kafka.brokers);
     config.set("client.id", format!("tautline-{}", kafka.instance));
-    config
+    connection::apply(kafka.tls.as_ref(), kafka.sasl.as_ref(), &mut config)?;
+    Ok(config)
+}
+
+/// What librdkafka complains of while it goes on trying. A call that fails meanwhile only says that its time was up.
+#[derive(Default)]
+pub(super) struct Complaints {
+    latest: Mutex<Option<String>>,
+}
+
+impl ClientContext for Complaints {
+    /// Nothing that the log does not say better.
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!("kafka: {error}: {reason}");
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Debug => tracing::debug!("kafka: {facility}: {message}"),
+            RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice => tracing::info!("kafka: {facility}: {message}"),
+            _ => {
+                tracing::warn!("kafka: {facility}: {message}");
+                // Without the name of librdkafka's thread.
+                let complaint = message.split_once("]: ").map_or(message, |(_, complaint)| complaint);
+                *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(complaint.to_owned());
+            }
+        }
+    }
+}
+
+impl Complaints {
+    /// An error with what its client complained of.
+    fn explain(producer: &BaseProducer<Self>, what: &str) -> String {
+        // What was complained of waits in a queue to be heard.
+        producer.poll(Duration::from_millis(10));
+        match &*producer.context().latest.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(complaint) => format!("{what}: {complaint}"),
+            None => what.to_owned(),
+        }
+    }
+}
+
+impl ProducerContext for Complaints {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): Self::DeliveryOpaque) {}
+}
+
+/// Tries to reach the broker, with a client that is heard: that of an administrator fails without a reason.
+fn reach(kafka: &Kafka) -> Result<()> {
+    let producer: BaseProducer<Complaints> =
+        base(kafka)?.create_with_context(Complaints::default()).map_err(|error| refused(error, "client"))?;
+    let reached = producer.client().fetch_cluster_id(CONNECT_TIMEOUT).is_some();
+    ensure!(reached, "{}", Complaints::explain(&producer, "cannot reach the broker"));
+    Ok(())
+}
+
+/// Why a client cannot be made, without the value of the setting: it may be a secret.
+fn refused(error: KafkaError, client: &str) -> anyhow::Error {
+    match error {
+        KafkaError::ClientConfig(_, reason, setting, _) => anyhow!("cannot create a {client}: `{setting}`: {reason}"),
+        error => anyhow!("cannot create a {client}: {error}"),
+    }
 }
 
 /// A consumer in the group `group`, subscribed to `topics`.
@@ -122,7 +185,7 @@ pub(super) fn consumer(
     status: &Arc<Status>,
 ) -> Result<BaseConsumer<Group>> {
     let context = Group { changes: Mutex::default(), closing: AtomicBool::new(false), status: Arc::clone(status) };
-    let consumer: BaseConsumer<Group> = base(kafka)
+    let consumer: BaseConsumer<Group> = base(kafka)?
         .set("group.id", group)
         .set("session.timeout.ms", kafka.session_timeout_ms.to_string())
         .set("heartbeat.interval.ms", (kafka.session_timeout_ms / 4).max(1).to_string())
@@ -140,7 +203,7 @@ pub(super) fn consumer(
         .set("queued.max.messages.kbytes", "4096")
         .set("fetch.wait.max.ms", "50")
         .create_with_context(context)
-        .context("cannot create a consumer")?;
+        .map_err(|error| refused(error, "consumer"))?;
     consumer.subscribe(topics).context("cannot subscribe")?;
     Ok(consumer)
 }
@@ -164,13 +227,13 @@ pub struct Output {
 
 /// A producer that writes in transactions.
 pub(super) struct Writer {
-    producer: BaseProducer,
+    producer: BaseProducer<Complaints>,
 }
 
 impl Writer {
     /// `id` is stable across restarts, so that this process fences the one before it.
     pub(super) fn open(kafka: &Kafka, id: &str) -> Result<Self> {
-        let producer: BaseProducer = base(kafka)
+        let producer: BaseProducer<Complaints> = base(kafka)?
             .set("transactional.id", id)
             // Readers wait for the end of every open transaction, that of a killed process too.
             .set("transaction.timeout.ms", "10000")
@@ -178,9 +241,11 @@ impl Writer {
             .set("compression.type", "lz4")
             .set("linger.ms", "5")
             .set("queue.buffering.max.messages", "200000")
-            .create()
-            .context("cannot create a producer")?;
-        producer.init_transactions(CONNECT_TIMEOUT).context("cannot reach the broker to begin transactions")?;
+            .create_with_context(Complaints::default())
+            .map_err(|error| refused(error, "producer"))?;
+        producer
+            .init_transactions(CONNECT_TIMEOUT)
+            .with_context(|| Complaints::explain(&producer, "cannot reach the broker to begin transactions"))?;
         Ok(Self { producer })
     }
 
@@ -265,9 +330,11 @@ pub(super) fn create_topics(shared: &Shared) -> Result<()> {
         // The baselines are rebuilt from it: it must not forget by itself.
         topics.push(topic(&config.log.topic, config.log.partitions).set("retention.ms", "-1"));
     }
-    let admin: AdminClient<DefaultClientContext> = base(&config.kafka).create().context("cannot create a client")?;
+    reach(&config.kafka)?;
+    let admin: AdminClient<DefaultClientContext> =
+        base(&config.kafka)?.create().map_err(|error| refused(error, "client"))?;
     let options = AdminOptions::new().request_timeout(Some(CONNECT_TIMEOUT));
-    let created = shared.runtime.block_on(admin.create_topics(&topics, &options)).context("cannot reach the broker")?;
+    let created = shared.runtime.block_on(admin.create_topics(&topics, &options)).context("cannot create topics")?;
     for result in created {
         match result {
             Ok(topic) => tracing::info!("created topic `{topic}`"),

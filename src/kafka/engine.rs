@@ -13,7 +13,7 @@ use tautline_detectors::engine::{Input, Verdict};
 use tautline_detectors::event::{Event, Millis, Source};
 use tautline_ingest::Rejection;
 use tautline_ingest::log::LogRecord;
-use tautline_ingest::resolve::resolve;
+use tautline_ingest::redact::Redactor;
 
 use super::Shared;
 use super::client::{Output, Partition, SEAL, create_topics};
@@ -66,6 +66,7 @@ const LATE: Millis = 30 * 60 * 1_000;
 
 pub(super) struct EngineStage {
     shared: Arc<Shared>,
+    redactor: Redactor,
     store: RulebookStore,
     shards: Shards,
     last_tick: Instant,
@@ -108,7 +109,8 @@ impl EngineStage {
         let status = Arc::clone(&shared.status);
         let shards = Shards::new(Self::NAME, status, &group, Arc::clone(&shared.checkpoints), interval);
         let (last_tick, last_count) = (Instant::now(), Instant::now());
-        Ok(Self { shared, store, shards, last_tick, last_count, held: Held::default() })
+        let redactor = shared.redactor.clone();
+        Ok(Self { shared, redactor, store, shards, last_tick, last_count, held: Held::default() })
     }
 
     /// What the engine is to step over for a record: several in `direct` mode, where a record may be a batch.
@@ -122,14 +124,8 @@ impl EngineStage {
         let Some(shard) = self.shards.get(record.slot) else { return Ok(Vec::new()) };
         let book = shard.engine.rulebook();
         let Some(source) = self.shared.config.sources.first() else { return Ok(Vec::new()) };
-        let decoded = source.reader.decode(record.payload, record.timestamp);
-        let resolved = decoded.into_iter().map(|event| {
-            event.map(|mut event| {
-                resolve(&mut event, book);
-                Input::Event(Box::new(event))
-            })
-        });
-        Ok(resolved.collect())
+        let events = self.redactor.read(record.payload, &source.reader, record.timestamp, book);
+        Ok(events.into_iter().map(|event| event.map(|event| Input::Event(Box::new(event)))).collect())
     }
 
     /// Counts the agents now and then; there may be many.
@@ -187,17 +183,18 @@ impl EngineStage {
     }
 
     /// Steps over what some records hold.
-    fn step<'r, 'm>(&mut self, ahead: &mut Vec<(&'r Record<'m>, Inputs)>, outputs: &mut Vec<Output>) {
+    fn step<'r, 'm>(&mut self, ahead: &mut Vec<(&'r Record<'m>, Inputs)>, outputs: &mut Vec<Output>) -> Result<()> {
         if let Some(shard) = ahead.first().and_then(|(record, _)| self.shards.get_mut(record.slot)) {
             shard.engine.look_ahead(ahead.iter().flat_map(|(_, inputs)| inputs).flatten());
         }
         for (record, inputs) in ahead.drain(..) {
-            self.step_over(record, inputs, outputs);
+            self.step_over(record, inputs, outputs)?;
         }
+        Ok(())
     }
 
-    fn step_over(&mut self, record: &Record<'_>, inputs: Inputs, outputs: &mut Vec<Output>) {
-        let Some(shard) = self.shards.get_mut(record.slot) else { return };
+    fn step_over(&mut self, record: &Record<'_>, inputs: Inputs, outputs: &mut Vec<Output>) -> Result<()> {
+        let Some(shard) = self.shards.get_mut(record.slot) else { return Ok(()) };
         let speaks = shard.take(record.offset);
         let mut rejected = Vec::new();
         for input in inputs {
@@ -208,7 +205,7 @@ impl EngineStage {
                     continue;
                 }
             };
-            let Some(shard) = self.shards.get_mut(record.slot) else { return };
+            let Some(shard) = self.shards.get_mut(record.slot) else { return Ok(()) };
             let (verdict, deviations) = shard.engine.step(&input);
             if let Input::Event(event) = &input {
                 shard.moved = true;
@@ -229,9 +226,10 @@ impl EngineStage {
             }
         }
         if speaks && !rejected.is_empty() {
-            outputs.extend(dead_letter_of(&self.shared, record, &rejected));
+            outputs.extend(dead_letter_of(&self.shared, record, &rejected)?);
             self.held.rejections.append(&mut rejected);
         }
+        Ok(())
     }
 
     fn speak(&mut self, record: &Record<'_>, deviations: Vec<Deviation>, outputs: &mut Vec<Output>) {
@@ -278,11 +276,10 @@ impl Stage for EngineStage {
             let switches = inputs.iter().any(|input| matches!(input, Ok(Input::Rulebook(_))));
             ahead.push((record, inputs));
             if switches {
-                self.step(&mut ahead, outputs);
+                self.step(&mut ahead, outputs)?;
             }
         }
-        self.step(&mut ahead, outputs);
-        Ok(())
+        self.step(&mut ahead, outputs)
     }
 
     /// Appends ticks that are due, and the rulebook in force where a partition is judged by another.

@@ -1,17 +1,16 @@
-//! The hop: decodes and resolves the sources' records and appends them to the log, keyed by agent. Stateless.
+//! The hop: decodes, resolves and redacts the sources' records and appends them to the log, keyed by agent. Stateless.
 
 use std::sync::Arc;
 
 use anyhow::Result;
 use tautline_detectors::rulebook::Rulebook;
 use tautline_ingest::log::LogRecord;
-use tautline_ingest::resolve::resolve;
+use tautline_ingest::redact::Redactor;
 use tautline_ingest::{Reason, Rejection};
 
 use super::Shared;
 use super::client::Output;
 use super::pump::{Assigned, Record, Stage, now};
-use crate::output::dead_letter;
 use crate::output::ocsf::Position;
 
 /// Most bytes of a record in the log, below the broker's default limit for a batch of one.
@@ -20,6 +19,7 @@ const MOST_LOGGED: usize = 900 * 1_024;
 pub(super) struct Hop {
     shared: Arc<Shared>,
     log: Arc<str>,
+    redactor: Redactor,
     /// The rulebook that resolves, until the next commit.
     book: Arc<Rulebook>,
     /// How many partitions are ours.
@@ -31,22 +31,21 @@ pub(super) struct Hop {
 impl Hop {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let log = shared.config.log.topic.as_str().into();
-        let book = shared.book();
-        Self { shared, log, book, partitions: 0, rejections: Vec::new() }
+        let (book, redactor) = (shared.book(), shared.redactor.clone());
+        Self { shared, log, redactor, book, partitions: 0, rejections: Vec::new() }
     }
 
     /// Appends a record's events to the log.
-    fn append(&mut self, record: &Record<'_>, outputs: &mut Vec<Output>) {
-        let shared = Arc::clone(&self.shared);
+    fn append(&mut self, record: &Record<'_>, outputs: &mut Vec<Output>) -> Result<()> {
         let mut rejected = Vec::new();
+        let shared = Arc::clone(&self.shared);
         let topic = &*record.partition.topic;
-        let Some(source) = shared.config.sources.iter().find(|source| source.topic == topic) else { return };
-        for decoded in source.reader.decode(record.payload, record.timestamp.min(now())) {
-            let logged = decoded.and_then(|mut event| {
-                resolve(&mut event, &self.book);
+        let Some(source) = shared.config.sources.iter().find(|source| source.topic == topic) else { return Ok(()) };
+        for read in self.redactor.read(record.payload, &source.reader, record.timestamp.min(now()), &self.book) {
+            let logged = read.and_then(|event| {
                 let key = event.agent.key();
                 let logged = LogRecord::Event { event: Box::new(event), resolved_by: self.book.hash().to_owned() };
-                let payload = logged.to_bytes().map_err(|error| too_large(&error.to_string()))?;
+                let payload = logged.to_bytes().map_err(|_| too_large("it cannot be written as JSON"))?;
                 if payload.len() > MOST_LOGGED {
                     return Err(too_large(&format!("{} bytes in the log, over {MOST_LOGGED}", payload.len())));
                 }
@@ -59,9 +58,10 @@ impl Hop {
             }
         }
         if !rejected.is_empty() {
-            outputs.extend(dead_letter_of(&shared, record, &rejected));
+            outputs.extend(dead_letter_of(&shared, record, &rejected)?);
             self.rejections.append(&mut rejected);
         }
+        Ok(())
     }
 }
 
@@ -80,8 +80,7 @@ impl Stage for Hop {
     }
 
     fn records(&mut self, records: &[Record<'_>], outputs: &mut Vec<Output>) -> Result<()> {
-        records.iter().for_each(|record| self.append(record, outputs));
-        Ok(())
+        records.iter().try_for_each(|record| self.append(record, outputs))
     }
 
     fn before_commit(&mut self, _outputs: &mut Vec<Output>) -> Result<()> {
@@ -109,18 +108,19 @@ fn too_large(detail: &str) -> Rejection {
 }
 
 /// The dead letter of a record that could not be read; none where nothing of it is lost.
-pub(super) fn dead_letter_of(shared: &Shared, record: &Record<'_>, rejections: &[Rejection]) -> Option<Output> {
+pub(super) fn dead_letter_of(shared: &Shared, record: &Record<'_>, rejections: &[Rejection]) -> Result<Option<Output>> {
     let lost: Vec<&Rejection> = rejections.iter().filter(|rejection| !rejection.is_ignored()).collect();
     if lost.is_empty() {
-        return None;
+        return Ok(None);
     }
     let topic = record.partition.topic.to_string();
     let position = Position { topic: topic.clone(), partition: record.partition.number, offset: record.offset };
-    Some(Output {
+    let letter = shared.letters.letter(record.payload, &lost, &position, record.timestamp)?;
+    Ok(Some(Output {
         topic: shared.config.outputs.dead_letter.as_str().into(),
         key: topic,
-        payload: dead_letter::letter(record.payload, &lost, &position, record.timestamp).to_string().into_bytes(),
+        payload: letter.to_string().into_bytes(),
         timestamp: record.timestamp,
         ..Output::default()
-    })
+    }))
 }

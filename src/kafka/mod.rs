@@ -1,7 +1,7 @@
 //! From Kafka to Kafka: `tautline run`, and stages of one's own.
 //!
 //! Two stages, each a loop of its own over one consumer and one transactional producer. The *hop* is stateless: it
-//! decodes and resolves the sources' records and appends them to the log under their agents. The *engine* reads the log,
+//! decodes, resolves and redacts the sources' records and appends them to the log under their agents. The *engine* reads the log,
 //! one shard a partition. Either commits its outputs and its offsets in one transaction, or neither.
 
 mod batch;
@@ -18,16 +18,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tautline_detectors::rulebook::Rulebook;
+use tautline_ingest::redact::Redactor;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::checkpoint::Checkpoints;
 use crate::cli;
 use crate::config::Config;
 use crate::http;
+use crate::output::dead_letter::Letters;
+use crate::redaction;
 use crate::rules::RulebookStore;
 use crate::status::Status;
 
 pub use crate::config::Kafka;
+pub use crate::connection::{Mechanism, Sasl, Tls};
+pub use crate::secret::SecretSource;
 pub use batch::{Batch, Batches, Message};
 pub use client::{Output, Partition};
 pub use pump::{Assigned, Record, Stage};
@@ -42,6 +47,8 @@ struct Shared {
     config: Config,
     /// The rulebook in force.
     book: RwLock<Arc<Rulebook>>,
+    redactor: Redactor,
+    letters: Letters,
     status: Arc<Status>,
     checkpoints: Arc<Checkpoints>,
     stop: AtomicBool,
@@ -78,12 +85,13 @@ pub fn run_stage(name: &'static str, stage: impl Stage, kafka: &Kafka, stop: &At
 }
 
 /// Runs until SIGTERM or Ctrl-C, then finishes the batch, commits, and leaves the group.
-pub(crate) fn run(config: Config) -> Result<()> {
+pub(crate) fn run(mut config: Config) -> Result<()> {
     config.check_for_run()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     // Before anything else: until somebody listens, a SIGHUP ends the process.
     let hangup = runtime.block_on(async { signal(SignalKind::hangup()) })?;
     let book = RwLock::new(read_book(&config)?);
+    let (redactor, letters) = (redaction::live(&config)?, Letters::new(&config.redaction)?);
     let status = Arc::new(Status::new()?);
     let checkpoints = Arc::new(Checkpoints::open(&config.checkpoints, Arc::clone(&status))?);
     let listener = runtime.block_on(http::bind(config.http.listen))?;
@@ -91,7 +99,7 @@ pub(crate) fn run(config: Config) -> Result<()> {
     runtime.spawn(http::serve(listener, Arc::clone(&status), std::future::pending()));
 
     let (stop, handle) = (AtomicBool::new(false), runtime.handle().clone());
-    let shared = Arc::new(Shared { config, book, status, checkpoints, stop, runtime: handle });
+    let shared = Arc::new(Shared { config, book, redactor, letters, status, checkpoints, stop, runtime: handle });
     let mut stages = vec![spawn(engine::EngineStage::NAME, &shared, engine::EngineStage::open)?];
     if !shared.config.log.direct {
         stages.push(spawn("hop", &shared, |shared| Ok(hop::Hop::new(shared)))?);

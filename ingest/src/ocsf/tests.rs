@@ -80,7 +80,7 @@ fn other_classes_are_unsupported_and_what_is_missing_is_named() {
     let rejection = |json: Value| decode(&json.to_string()).unwrap_err();
     let finding = rejection(json!({"class_uid": 2004, "class_name": "Detection Finding", "api": "text"}));
     assert_eq!(finding.reason, Reason::Unsupported);
-    assert_eq!(finding.detail, "`class_uid` is 2004 (Detection Finding): it tells of no call of an API");
+    assert_eq!(finding.detail, "`class_uid` is 2004 (`Detection Finding`): it tells of no call of an API");
     assert_eq!(rejection(json!({"class_uid": 6003, "time": 1})).detail, "`api.operation` is missing");
     assert_eq!(rejection(json!({"class_uid": 6003, "api": {"operation": "x"}})).detail, "`time` is missing");
     assert_eq!(rejection(json!({"class_uid": "6003"})).reason, Reason::WrongType);
