@@ -40,7 +40,7 @@ impl Form {
 }
 
 /// Cut ones count: a value that is too long is kept in part.
-const FORMS: [Form; 24] = [
+const FORMS: [Form; 22] = [
     form(
         "private-key",
         &["-----begin"],
@@ -81,9 +81,13 @@ const FORMS: [Form; 24] = [
     form("credentials", &["bearer", "basic"], r"(?i)\b(?:bearer|basic)[\s:]+(?P<s>[A-Za-z0-9+/=_.~-]{4,})")
         .only(is_no_word),
     form("credentials", &["curl"], r#"\s(?:-u|--user)[\s=]*["']?[^\s:"']*:(?P<s>[^\s"']+)"#),
-    form("password", &["//"], r#"//[^\s/?#@:"'<>\\]*:(?P<s>[^\s/?#"'<>\\]+)@"#),
+];
+
+/// Passwords in URLs. No literal tells them: URLs are everywhere, and so is `@`.
+const URL_FORMS: [Form; 2] = [
+    form("password", &[], r#"//[^\s/?#@:"'<>\\]*:(?P<s>[^\s/?#"'<>\\]+)@"#),
     // One that should have been escaped. After a port comes no `@` that ends a password.
-    form("password", &["//"], r#"//[^\s/?#@:"'<>\\]*:(?P<s>[^\s"'<>\\@]*[/?#][^\s"'<>\\@]*)@"#).only(is_no_port),
+    form("password", &[], r#"//[^\s/?#@:"'<>\\]*:(?P<s>[^\s"'<>\\@]*[/?#][^\s"'<>\\@]*)@"#).only(is_no_port),
 ];
 
 /// In every text in which something of a secret's name stands before it.
@@ -186,6 +190,7 @@ const SCHEMES: [&str; 6] = ["bearer", "basic", "digest", "negotiate", "token", "
 struct Table {
     literals: Literals,
     expressions: Vec<Option<Regex>>,
+    urls: Vec<Option<Regex>>,
     /// A name and what separates it from its value.
     named: Option<Regex>,
     /// What is percent-encoded, to its ends.
@@ -197,6 +202,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     Table {
         literals: Literals::new(),
         expressions: FORMS.iter().map(|form| Regex::new(form.expression).ok()).collect(),
+        urls: URL_FORMS.iter().map(|form| Regex::new(form.expression).ok()).collect(),
         named: Regex::new(named).ok(),
         encoded: Regex::new(r"[\p{L}\p{N}._~+-]*(?:%[0-9A-Fa-f]{2}[\p{L}\p{N}._~+-]*)+").ok(),
     }
@@ -232,7 +238,19 @@ impl Literals {
 
 /// Whether a text in lower case may hold a secret, as far as literals go.
 pub(super) fn may_hold(lower: &[u8]) -> bool {
-    TABLE.literals.first(lower).is_some()
+    TABLE.literals.first(lower).is_some() || may_hold_url_password(lower)
+}
+
+/// Whether behind a `//` stand a colon and an `@` in one word.
+fn may_hold_url_password(text: &[u8]) -> bool {
+    let ends = |byte: &u8| byte.is_ascii_whitespace() || b"\"'<>\\".contains(byte);
+    let is_at = |byte: &u8| *byte == b'@';
+    text.contains(&b'@')
+        && text.split(ends).any(|word| {
+            let before = word.iter().rposition(is_at).and_then(|at| word.get(..at)).unwrap_or_default();
+            let authority = before.windows(2).position(|pair| pair == b"//").and_then(|at| before.get(at + 2..));
+            authority.is_some_and(|authority| authority.contains(&b':'))
+        })
 }
 
 /// All secrets of a text, in order, none within another.
@@ -242,6 +260,10 @@ pub(super) fn find(text: &str) -> Vec<Found<'static>> {
     let has = |wanted: &[&str]| wanted.iter().any(|literal| literals.contains(literal));
     for (form, expression) in FORMS.iter().zip(&TABLE.expressions).filter(|(form, _)| has(form.literals)) {
         matches(form, expression.as_ref(), text, &mut found);
+    }
+    if may_hold_url_password(text.as_bytes()) {
+        let forms = URL_FORMS.iter().zip(&TABLE.urls);
+        forms.for_each(|(form, expression)| matches(form, expression.as_ref(), text, &mut found));
     }
     if has(&NAMING) {
         named(text, &mut found);
@@ -398,7 +420,8 @@ fn word(text: &str) -> usize {
 
 /// The stretches of a text that are percent-encoded.
 pub(super) fn percent_encoded(text: &str) -> impl Iterator<Item = Range<usize>> {
-    TABLE.encoded.iter().flat_map(|expression| expression.find_iter(text).map(|found| found.range()))
+    let encoded = TABLE.encoded.as_ref().filter(|_| text.contains('%'));
+    encoded.into_iter().flat_map(|expression| expression.find_iter(text).map(|found| found.range()))
 }
 
 /// Whether a value is more than a mark that there is none.
