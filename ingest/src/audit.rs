@@ -6,7 +6,7 @@ use tautline_detectors::event::Argument;
 
 use crate::Rejection;
 use crate::json::{self, Raw};
-use crate::wire::{self, Members, Text};
+use crate::wire::{self, Members, Scalar, Text};
 
 /// The most arguments that an event keeps.
 const ARGUMENTS_MAX: usize = 32;
@@ -61,9 +61,52 @@ pub(crate) fn first<const N: usize>(texts: [Option<&str>; N]) -> String {
     texts.into_iter().flatten().find(|text| !text.is_empty()).unwrap_or_default().to_owned()
 }
 
-/// The first word of a name in camel or snake case, in lower case: `list` of `listKeys`.
+/// The text of a value that is a string, a number or a truth value, and no longer than a name; empty for any other.
+pub(crate) fn scalar(value: Option<&Raw<'_>>) -> String {
+    let scalar = value.filter(|raw| raw.get() != "null").and_then(|raw| json::parse::<Scalar<'_>>(raw.get()).ok());
+    wire::scalar(scalar.as_ref())
+}
+
+/// The words of a name in camel or snake case, in lower case: `list`, `iam` and `roles` of `ListIAMRoles`.
+pub(crate) fn words(name: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut chars = name.chars().peekable();
+    let mut before = '_';
+    while let Some(c) = chars.next() {
+        let ends_capitals = before.is_ascii_uppercase() && chars.peek().is_some_and(char::is_ascii_lowercase);
+        let is_start = c.is_ascii_uppercase() && (before.is_ascii_lowercase() || ends_capitals);
+        match words.last_mut() {
+            Some(word) if c.is_ascii_alphabetic() && !is_start => word.push(c.to_ascii_lowercase()),
+            _ if c.is_ascii_alphabetic() => words.push(c.to_ascii_lowercase().to_string()),
+            _ => words.push(String::new()),
+        }
+        before = c;
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// The first word of a name: `list` of `listKeys`.
 pub(crate) fn first_word(name: &str) -> String {
-    let name = name.trim_start_matches('_');
-    let end = name.char_indices().skip(1).find(|(_, c)| !c.is_ascii_lowercase()).map_or(name.len(), |(at, _)| at);
-    name.get(..end).unwrap_or_default().to_ascii_lowercase()
+    words(name).into_iter().next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_falls_into_words_at_capitals_and_at_what_is_no_letter() {
+        for (name, expected) in [
+            ("SecretListVersions", "secret list versions"),
+            ("_list_keys2", "list keys"),
+            ("SetIAMPolicy", "set iam policy"),
+            ("dns.managedZones.get", "dns managed zones get"),
+            ("GET", "get"),
+            ("", ""),
+        ] {
+            assert_eq!(words(name).join(" "), expected);
+        }
+        assert_eq!(first_word("listKeys"), "list");
+    }
 }

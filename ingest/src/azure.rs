@@ -3,8 +3,8 @@
 //! Field reference: Azure Monitor's common schema of resource logs, in which activity logs are streamed to Event Hubs, the
 //! activity log's schema of the REST API, and the `directoryAudit` and `signIn` resources of Microsoft Graph, which are
 //! the `properties` of Entra's records. Names ignore case in Azure; here they are lower. What a cluster of AKS logs of
-//! itself decodes as the Kubernetes audit event that it is. Recommendations, alerts, metrics and the health of services
-//! are refused as unsupported, for they tell of no request.
+//! itself decodes as the Kubernetes audit event that it is. Recommendations, alerts, metrics, the health of services, flows
+//! of a network and what programs print are refused as unsupported, for they tell of no request.
 
 use std::borrow::Cow;
 
@@ -137,24 +137,50 @@ fn decode(json: &str) -> Result<Event, Rejection> {
     let record: Record<'_> = wire::object(json, "")?;
     let category = name(&record.category).to_ascii_lowercase();
     let named = !name(&record.operation_name).is_empty();
-    if category.starts_with("kube-audit") {
-        return cluster(&record);
+    match category.as_str() {
+        "auditlogs" => entra::change(record),
+        "microsoftgraphactivitylogs" => entra::graph(record),
+        category if category.starts_with("kube-audit") => cluster(&record),
+        category if entra::is_sign_in(category) => entra::sign_in(record),
+        category if tells_of_no_request(category) || entra::is_directory(said(&record.resource_id)) => {
+            let detail = format!("`category` is `{}`, which tells of no request", shown(name(&record.category)));
+            Err(Rejection::new(Reason::Unsupported, detail))
+        }
+        _ if named => activity(record),
+        _ => Err(Rejection::new(Reason::MissingField, "`operationName` is missing")),
     }
-    if NO_REQUESTS.contains(&category.as_str()) {
-        let detail = format!("`category` is `{}`, which tells of no request", shown(name(&record.category)));
-        return Err(Rejection::new(Reason::Unsupported, detail));
-    }
-    if entra::is_sign_in(&category) {
-        return entra::sign_in(record);
-    }
-    if category == "auditlogs" || entra::is_directory(said(&record.resource_id)) {
-        return entra::change(record);
-    }
-    if named { activity(record) } else { Err(Rejection::new(Reason::MissingField, "`operationName` is missing")) }
 }
 
-/// Categories, in lower case, of what somebody did not do.
-const NO_REQUESTS: [&str; 6] = ["recommendation", "servicehealth", "resourcehealth", "alert", "autoscale", "security"];
+/// Beginnings of categories, in lower case, of what nobody asked for. What AKS logs beside the audit log is the talk of the
+/// cluster's own parts.
+const NO_REQUESTS: [&str; 22] = [
+    "recommendation",
+    "servicehealth",
+    "resourcehealth",
+    "alert",
+    "autoscale",
+    "security",
+    "networksecuritygroup",
+    "flowlogflowevent",
+    "appserviceconsolelogs",
+    "appserviceapplogs",
+    "appservicehttplogs",
+    "appserviceplatformlogs",
+    "appserviceenvironmentplatformlogs",
+    "functionapplogs",
+    "containerappconsolelogs",
+    "containerappsystemlogs",
+    "kube-",
+    "csi-",
+    "cloud-controller-manager",
+    "cluster-autoscaler",
+    "karpenter",
+    "guard",
+];
+
+fn tells_of_no_request(category: &str) -> bool {
+    NO_REQUESTS.into_iter().any(|start| category.starts_with(start)) || category.ends_with("metrics")
+}
 
 /// The Kubernetes audit event that AKS puts as text into `properties.log`; the cluster is the record's resource.
 fn cluster(record: &Record<'_>) -> Result<Event, Rejection> {
@@ -187,20 +213,20 @@ fn properties_of<'a>(raw: Option<&'a Raw<'_>>) -> Result<Option<Cow<'a, str>>, R
     }
 }
 
-/// What an activity or a resource log has among its properties.
+/// What an activity or a resource log has among its properties, each of which is of another shape somewhere.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
 struct Properties<'a> {
     #[serde(borrow)]
-    event_data_id: Option<Scalar<'a>>,
+    event_data_id: Option<Raw<'a>>,
     #[serde(alias = "requestBody", borrow)]
     requestbody: Option<Raw<'a>>,
     #[serde(alias = "clientInfo", borrow)]
-    user_agent_header: Option<Scalar<'a>>,
+    user_agent_header: Option<Raw<'a>>,
     #[serde(borrow)]
-    object_key: Option<Scalar<'a>>,
+    object_key: Option<Raw<'a>>,
     #[serde(borrow)]
-    id: Option<Scalar<'a>>,
+    id: Option<Raw<'a>>,
 }
 
 fn activity(record: Record<'_>) -> Result<Event, Rejection> {
@@ -212,12 +238,13 @@ fn activity(record: Record<'_>) -> Result<Event, Rejection> {
     };
     let action = name(&record.operation_name).to_ascii_lowercase();
     let category = name(&record.category).to_ascii_lowercase();
-    let verb = verb(&action, &category);
+    let verb = verb(name(&record.operation_name), &category);
     let path = Path::of(said(&record.resource_id));
     let claims = Claims::of(record.claims.as_ref(), record.identity.as_ref())?;
     let account =
         audit::first([Some(&path.subscription), Some(said(&record.subscription_id)), Some(said(&record.tenant_id))]);
-    let key = audit::first([Some(said(&record.event_data_id)), Some(&wire::scalar(properties.event_data_id.as_ref()))]);
+    let key =
+        audit::first([Some(said(&record.event_data_id)), Some(&audit::scalar(properties.event_data_id.as_ref()))]);
     let caller = audit::first([Some(said(&record.caller)), Some(&claims.principal), Some(&unnamed(&path.provider))]);
     Ok(Event {
         id: id(&account, said(&record.correlation_id), &action, &key),
@@ -226,13 +253,13 @@ fn activity(record: Record<'_>) -> Result<Event, Rejection> {
         verb,
         outcome: outcome(&record),
         arguments: body(properties.requestbody.as_ref())?,
-        resource: path.resource(&wire::scalar(properties.object_key.as_ref().or(properties.id.as_ref())), &category),
+        resource: path.resource(&audit::scalar(properties.object_key.as_ref().or(properties.id.as_ref())), &category),
         place: Place { account, region: region(record.location.as_ref()), ..Place::default() },
         principal: Principal { id: caller, on_behalf_of: claims.behind, ..Principal::default() },
         credential: claims.credential,
         origin: Origin {
             address: address(said(&record.caller_ip_address), record.http_request.as_ref(), &claims.address),
-            user_agent: wire::scalar(properties.user_agent_header.as_ref()),
+            user_agent: audit::scalar(properties.user_agent_header.as_ref()),
             ..Origin::default()
         },
         trace: trace(record.correlation_id),
@@ -287,7 +314,8 @@ const GRANTS: [&str; 4] =
 
 /// The verb, by the last word of the operation, which is `read`, `write`, `delete` or `action` wherever Azure's access
 /// control knows it; by the category where the data plane writes its own names.
-fn verb(action: &str, category: &str) -> Verb {
+pub(crate) fn verb(operation: &str, category: &str) -> Verb {
+    let action = operation.to_ascii_lowercase();
     let identity = IDENTITY.into_iter().any(|provider| action.starts_with(provider));
     let grants = GRANTS.into_iter().any(|part| action.contains(part));
     let evaluates = action.starts_with("microsoft.authorization/policies/") && action.ends_with("/action");
@@ -301,15 +329,20 @@ fn verb(action: &str, category: &str) -> Verb {
         _ if action.contains('/') => Verb::Write,
         _ if category.ends_with("read") => Verb::Read,
         _ if category.ends_with("write") || category.ends_with("delete") => Verb::Write,
-        _ if is_a_read(action) => Verb::Read,
+        _ if is_a_read(operation) => Verb::Read,
         _ => Verb::Write,
     }
 }
 
-/// Whether a data plane's operation (`SecretGet`, `ListBlobs`) has a name of what only looks. Names are in lower case here,
-/// so their words do not show.
-fn is_a_read(action: &str) -> bool {
-    ["get", "list", "read", "query", "head"].into_iter().any(|word| action.starts_with(word) || action.ends_with(word))
+/// Whether a data plane's operation (`SecretListVersions`) has a name of what only looks. A word that changes something
+/// weighs more: `CreateReadReplica`.
+fn is_a_read(operation: &str) -> bool {
+    const LOOKS: [&str; 5] = ["get", "list", "read", "query", "head"];
+    const CHANGES: [&str; 11] =
+        ["create", "set", "put", "update", "write", "add", "delete", "remove", "purge", "restore", "import"];
+    let words = audit::words(operation);
+    let has = |of: &[&str]| words.iter().any(|word| of.contains(&word.as_str()));
+    has(&LOOKS) && !has(&CHANGES)
 }
 
 /// How it ended. `Start`, `Accept` and their like are of an operation that goes on.
@@ -333,6 +366,7 @@ fn outcome(record: &Record<'_>) -> Outcome {
 /// How it ended, by an HTTP status alone.
 fn by_code(code: &str) -> Outcome {
     match code.parse::<u16>() {
+        Ok(401 | 403) => Outcome::Denied(code.to_owned()),
         Ok(200..400) => Outcome::Success,
         Ok(400..) => Outcome::Failed(code.to_owned()),
         _ => Outcome::Unknown,
@@ -397,25 +431,31 @@ struct Claims {
 }
 
 /// Claims that name who called, best first; an application is named by its id where there is no user.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 9] = [
     "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/upn",
     "upn",
     "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/emailaddress",
     "name",
     "http://schemas.microsoft.com/identity/claims/objectidentifier",
     "oid",
+    "objectId",
     "appid",
+    "appId",
 ];
 
 impl Claims {
-    /// Reads `claims` of the REST API, or `identity.claims` of a stream.
+    /// Reads `claims` of the REST API, or of a stream's identity `claims`, Key Vault's `claim`, or storage's `requester`.
     fn of(claims: Option<&Raw<'_>>, identity: Option<&Raw<'_>>) -> Result<Self, Rejection> {
         #[derive(Deserialize)]
         struct Identity<'a> {
             #[serde(borrow)]
-            claims: Option<Parameters<'a>>,
+            claims: Option<Raw<'a>>,
             #[serde(borrow)]
-            r#type: Option<Scalar<'a>>,
+            claim: Option<Raw<'a>>,
+            #[serde(borrow)]
+            requester: Option<Raw<'a>>,
+            #[serde(borrow)]
+            r#type: Option<Raw<'a>>,
         }
         if let Some(claims) = claims.filter(|raw| raw.get().starts_with('{')) {
             return Ok(Self::read(&audit::parsed(claims, "claims")?));
@@ -424,10 +464,15 @@ impl Claims {
             return Ok(Self::default());
         };
         let Object(identity) = audit::parsed::<Object<Identity<'_>>>(identity, "identity")?;
-        let mut read = identity.claims.map(|claims| Self::read(&claims)).unwrap_or_default();
-        // The data plane's own way to sign in: a key of the account has no end and names nobody.
-        if identity.r#type.is_some_and(|kind| kind.as_str() == "AccountKey") {
-            read.credential.kind = CredentialKind::LongLived;
+        let claims = [&identity.claims, &identity.claim, &identity.requester].into_iter().flatten();
+        let claims = claims.into_iter().find(|raw| raw.get().starts_with('{'));
+        let claims = claims.map_or(Ok(Parameters::default()), |raw| audit::parsed(raw, "identity"))?;
+        let mut read = Self::read(&claims);
+        match audit::name(identity.r#type.as_ref()).as_str() {
+            // The data plane's own way to sign in: a key of the account has no end and names nobody.
+            "AccountKey" => read.credential.kind = CredentialKind::LongLived,
+            "OAuth" => read.credential.kind = CredentialKind::ShortLived,
+            _ => {}
         }
         Ok(read)
     }
@@ -435,11 +480,10 @@ impl Claims {
     fn read(claims: &Parameters<'_>) -> Self {
         let claim = |name: &str| {
             let found = claims.0.iter().find(|(claim, _)| claim == name);
-            found.and_then(|(_, raw)| audit::parsed::<Scalar<'_>>(raw, "").ok()).map(|value| value.0.into_owned())
+            Some(audit::scalar(found.map(|(_, raw)| raw))).filter(|value| !value.is_empty())
         };
-        let principal = NAMES.into_iter().find_map(|name| claim(name).filter(|value| !value.is_empty()));
-        let principal = principal.unwrap_or_default();
-        let app = claim("appid").filter(|app| *app != principal && !app.is_empty());
+        let principal = NAMES.into_iter().find_map(claim).unwrap_or_default();
+        let app = claim("appid").or_else(|| claim("appId")).filter(|app| *app != principal);
         let methods = claim("http://schemas.microsoft.com/claims/authnmethodsreferences").or_else(|| claim("amr"));
         let issued_at = claim("iat").and_then(|seconds| seconds.parse::<i64>().ok());
         Claims {

@@ -1,4 +1,5 @@
-//! Entra's records: changes of the directory, and sign-ins.
+//! Entra's records: changes of the directory, sign-ins, and requests to Microsoft Graph. What it judges by itself (risks,
+//! provisioning) is refused as unsupported, for it tells of no request.
 
 use serde::Deserialize;
 use tautline_detectors::event::{
@@ -12,8 +13,9 @@ use crate::wire::{self, List, Moment, Object, Scalar, Text, said, scalar};
 use crate::{Reason, Rejection};
 
 /// Categories of sign-ins, in lower case.
-const SIGN_INS: [&str; 5] = [
+const SIGN_INS: [&str; 6] = [
     "signinlogs",
+    "adfssigninlogs",
     "noninteractiveusersigninlogs",
     "serviceprincipalsigninlogs",
     "managedidentitysigninlogs",
@@ -49,7 +51,7 @@ struct Change<'a> {
     #[serde(borrow)]
     result_reason: Option<Text<'a>>,
     #[serde(borrow)]
-    additional_details: Option<List<Object<Detail<'a>>, ENTRIES_MAX>>,
+    additional_details: Option<Raw<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -115,7 +117,9 @@ pub(super) fn change(record: Record<'_>) -> Result<Event, Rejection> {
     let (user, app) = initiator.map_or((None, None), |initiator| (initiator.user, initiator.app));
     let address = user.iter().map(|Object(user)| said(&user.ip_address)).find(|address| !address.is_empty());
     let account = said(&record.tenant_id).to_owned();
-    let detail = |wanted: &str| detail(change.additional_details.as_ref(), wanted);
+    let details = change.additional_details.as_ref();
+    let details = details.and_then(|raw| audit::parsed::<List<Object<Detail<'_>>, ENTRIES_MAX>>(raw, "").ok());
+    let detail = |wanted: &str| detail(details.as_ref(), wanted);
     let reason = audit::first([Some(said(&change.result_reason)), Some(said(&change.result))]);
     Ok(Event {
         id: id(&account, said(&record.correlation_id), &action, said(&change.id)),
@@ -129,7 +133,7 @@ pub(super) fn change(record: Record<'_>) -> Result<Event, Rejection> {
             _ => Outcome::Unknown,
         },
         resource: target(change.target_resources.unwrap_or_default().0.into_iter().next()),
-        principal: initiated(user.as_ref(), app.as_ref()),
+        principal: initiated(name_of(user.as_ref()), name_of(app.as_ref())),
         origin: Origin {
             address: audit::first([Some(said(&record.caller_ip_address)), address, Some(&detail("ipaddr"))]),
             user_agent: detail("User-Agent"),
@@ -150,14 +154,17 @@ fn verb(category: &str) -> Verb {
     }
 }
 
+fn name_of(party: Option<&Object<Party<'_>>>) -> String {
+    party.map(|Object(party)| party.name()).unwrap_or_default()
+}
+
 /// The user, or the application; an application that acts for a user does so on their behalf.
-fn initiated(user: Option<&Object<Party<'_>>>, app: Option<&Object<Party<'_>>>) -> Principal {
-    let name =
-        |party: Option<&Object<Party<'_>>>| party.map(|Object(party)| party.name()).filter(|name| !name.is_empty());
-    let (id, on_behalf_of) = match (name(user), name(app)) {
-        (Some(user), Some(app)) => (app, vec![user]),
-        (Some(one), None) | (None, Some(one)) => (one, Vec::new()),
-        (None, None) => (unnamed("entra"), Vec::new()),
+fn initiated(user: String, app: String) -> Principal {
+    let (id, on_behalf_of) = match (user.is_empty(), app.is_empty()) {
+        (false, false) => (app, vec![user]),
+        (false, true) => (user, Vec::new()),
+        (true, false) => (app, Vec::new()),
+        (true, true) => (unnamed("entra"), Vec::new()),
     };
     Principal { id, on_behalf_of, ..Principal::default() }
 }
@@ -266,6 +273,135 @@ pub(super) fn sign_in(record: Record<'_>) -> Result<Event, Rejection> {
         action: format!("entra:{action}"),
         ..Event::default()
     })
+}
+
+/// The most bytes of a request's URI, in which filters and continuation tokens stand.
+const URI_MAX: usize = 65_536;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Request<'a> {
+    #[serde(borrow)]
+    request_method: Text<'a, 1>,
+    #[serde(borrow)]
+    request_uri: Text<'a, 1, URI_MAX>,
+    #[serde(borrow)]
+    request_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    response_status_code: Option<Scalar<'a>>,
+    #[serde(borrow)]
+    user_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    service_principal_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    app_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    session_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    sign_in_activity_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    ip_address: Option<Text<'a>>,
+    #[serde(borrow)]
+    user_agent: Option<Text<'a>>,
+}
+
+/// Decodes a request to Microsoft Graph.
+pub(super) fn graph(record: Record<'_>) -> Result<Event, Rejection> {
+    let json = required(record.properties.as_ref())?;
+    let request: Request<'_> = wire::object(&json, "properties")?;
+    let (method, path) = (request.request_method.as_str().to_ascii_uppercase(), path(request.request_uri.as_str()));
+    let names = names(path);
+    let account = said(&record.tenant_id).to_owned();
+    let action = format!("graph:{method} {}", names.join("/"));
+    let code = scalar(request.response_status_code.as_ref());
+    // The id of an application stands beside every user.
+    let alone = Some(said(&request.app_id)).filter(|_| said(&request.user_id).is_empty());
+    let app = audit::first([Some(said(&request.service_principal_id)), alone]);
+    Ok(Event {
+        id: id(&account, said(&record.correlation_id), &action, said(&request.request_id)),
+        source: Source::Azure,
+        at: time(record.time)?,
+        verb: graph_verb(&method, &names),
+        outcome: if code.is_empty() { super::outcome(&record) } else { super::by_code(&code) },
+        resource: Resource {
+            kind: format!("graph/{}", names.first().copied().unwrap_or_default()),
+            id: path.to_owned(),
+            ..Resource::default()
+        },
+        principal: Principal {
+            session: said(&request.session_id).to_owned(),
+            ..initiated(said(&request.user_id).to_owned(), app)
+        },
+        credential: Credential {
+            id: said(&request.sign_in_activity_id).to_owned(),
+            kind: CredentialKind::ShortLived,
+            ..Credential::default()
+        },
+        origin: Origin {
+            address: audit::first([Some(said(&request.ip_address)), Some(said(&record.caller_ip_address))]),
+            user_agent: said(&request.user_agent).to_owned(),
+            ..Origin::default()
+        },
+        place: Place { account, ..Place::default() },
+        trace: trace(record.correlation_id),
+        action,
+        ..Event::default()
+    })
+}
+
+/// The most names of a path that an operation has.
+const NAMES_MAX: usize = 8;
+
+/// The path behind host and version: `users/7` of `https://graph.microsoft.com/v1.0/users/7?$select=id`.
+fn path(uri: &str) -> &str {
+    let path = uri.split('?').next().unwrap_or_default();
+    let path = path.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or(path, |(_, path)| path);
+    let path = path.trim_matches('/');
+    path.split_once('/').filter(|(version, _)| matches!(*version, "v1.0" | "beta")).map_or(path, |(_, path)| path)
+}
+
+/// The collections, properties and actions that a path names, without ids, which are GUIDs, numbers or addresses.
+fn names(path: &str) -> Vec<&str> {
+    let is_a_name = |part: &&str| {
+        (1..=64).contains(&part.len()) && part.chars().all(|c| c.is_ascii_alphabetic() || matches!(c, '$' | '.'))
+    };
+    let parts = path.split('/').map(|part| part.split('(').next().unwrap_or_default());
+    parts.filter(is_a_name).take(NAMES_MAX).collect()
+}
+
+/// Names in Graph's paths, in lower case, under which it stands who may do what.
+const GRANTS: [&str; 18] = [
+    "directoryroles",
+    "rolemanagement",
+    "roleassignments",
+    "approleassignments",
+    "approleassignedto",
+    "oauth2permissiongrants",
+    "federatedidentitycredentials",
+    "addpassword",
+    "removepassword",
+    "addkey",
+    "removekey",
+    "authentication",
+    "members",
+    "owners",
+    "invitations",
+    "policies",
+    "domains",
+    "changepassword",
+];
+
+/// Collections, in lower case, of those who may do something: to change them is to change that.
+const PARTIES: [&str; 4] = ["users", "groups", "applications", "serviceprincipals"];
+
+fn graph_verb(method: &str, names: &[&str]) -> Verb {
+    let is_grant = |name: &&str| GRANTS.into_iter().any(|grant| name.eq_ignore_ascii_case(grant));
+    let is_party = |name: &&str| PARTIES.into_iter().any(|party| name.eq_ignore_ascii_case(party));
+    match method {
+        "GET" | "HEAD" | "OPTIONS" => Verb::Read,
+        _ if names.iter().any(|name| is_grant(name)) || names.last().is_some_and(is_party) => Verb::PermissionChange,
+        _ => Verb::Write,
+    }
 }
 
 /// Who signed in: the user, or the service principal that has no user.

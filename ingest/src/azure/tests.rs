@@ -23,6 +23,12 @@ fn activity() -> Value {
     })
 }
 
+fn with_category(category: &str) -> Value {
+    let mut record = activity();
+    record["category"] = json!(category);
+    record
+}
+
 fn with(record: &Value, changes: &[(&str, Value)]) -> Event {
     let mut record = record.clone();
     for (pointer, value) in changes {
@@ -80,8 +86,13 @@ fn verbs_are_told_by_the_operation() {
         ("microsoft.keyvault/vaults/accesspolicies/write", "administrative", Verb::PermissionChange),
         ("getblob", "storageread", Verb::Read),
         ("putblob", "storagewrite", Verb::Write),
-        ("secretget", "auditevent", Verb::Read),
-        ("secretset", "auditevent", Verb::Write),
+        ("SecretGet", "auditevent", Verb::Read),
+        ("SecretListVersions", "auditevent", Verb::Read),
+        ("KeyListDeleted", "auditevent", Verb::Read),
+        ("SecretSet", "auditevent", Verb::Write),
+        ("CreateThread", "requestresponse", Verb::Write),
+        ("CreateBudget", "x", Verb::Write),
+        ("CreateReadReplica", "x", Verb::Write),
     ] {
         assert_eq!(verb(action, category), expected, "{action}");
     }
@@ -168,9 +179,103 @@ fn whom_azure_does_not_name_is_not_made_up() {
 }
 
 #[test]
+fn the_data_planes_name_the_caller_in_their_own_ways() {
+    let principal = |identity: Value| with(&activity(), &[("/identity", identity)]).principal.id;
+    let long = "http://schemas.microsoft.com/identity/claims/objectidentifier";
+    assert_eq!(
+        principal(json!({"claim": {"oid": "oid-9", "appid": "app-9", "upn": "ada@example.com"}})),
+        "ada@example.com"
+    );
+    assert_eq!(principal(json!({"claim": {"oid": "oid-9", "appid": "app-9"}})), "oid-9");
+    assert_eq!(principal(json!({"claims": null, "claim": {(long): "oid-8", "appid": "app-9"}})), "oid-8");
+    let requester = json!({"type": "OAuth", "requester": {"objectId": "oid-7", "appId": "app-7", "tenantId": "t"}});
+    let event = with(&activity(), &[("/identity", requester)]);
+    assert_eq!((event.principal.id.as_str(), event.credential.id.as_str()), ("oid-7", "app-7"));
+    assert_eq!(event.credential.kind, CredentialKind::ShortLived);
+}
+
+#[test]
+fn a_member_of_another_shape_loses_no_record() {
+    let odd =
+        [("/properties/eventDataId", json!({"a": 1})), ("/properties/id", json!(["x"])), ("/identity", json!("svc"))];
+    assert_eq!(with(&activity(), &odd).id, "azure/s-1/c-1/microsoft.keyvault/vaults/keys/write/");
+    let claims = [("/identity/claims/iat", json!({"a": 1})), ("/identity/type", json!(7))];
+    assert_eq!(with(&activity(), &claims).principal.id, "ada@example.com");
+    let change = json!({
+        "time": "2026-03-02T09:15:04Z", "category": "AuditLogs", "operationName": "Add user", "tenantId": "T-1",
+        "properties": {"id": "d-1", "initiatedBy": {"app": {"appId": "app-1"}}, "additionalDetails": {"k": "v"}}
+    });
+    assert_eq!(with(&change, &[]).principal.id, "app-1");
+}
+
+/// A record of the directory itself.
+fn directory(category: &str, operation: &str, properties: &Value) -> Value {
+    json!({
+        "time": "2026-03-02T09:05:00Z", "resourceId": "/tenants/t1/providers/Microsoft.aadiam", "tenantId": "t1",
+        "operationName": operation, "category": category, "resultSignature": "200", "properties": properties
+    })
+}
+
+#[test]
+fn a_request_to_graph_is_told_by_method_and_path() {
+    let graph = |method: &str, uri: &str| {
+        let properties = json!({
+            "requestMethod": method, "requestUri": format!("https://graph.microsoft.com/{uri}"), "requestId": "r-1",
+            "userId": "u-1", "appId": "app-1", "responseStatusCode": 200, "ipAddress": "198.51.100.7", "userAgent": "x",
+            "signInActivityId": "uti-1"
+        });
+        directory("MicrosoftGraphActivityLogs", "Microsoft Graph Activity", &properties)
+    };
+    let event = with(&graph("GET", "v1.0/users/7f3c-1/memberOf?$top=5"), &[]);
+    assert_eq!((event.id.as_str(), event.action.as_str()), ("azure/t1/r-1", "graph:GET users/memberOf"));
+    assert_eq!((event.resource.kind.as_str(), event.resource.id.as_str()), ("graph/users", "users/7f3c-1/memberOf"));
+    assert_eq!((event.principal.id.as_str(), event.credential.id.as_str()), ("u-1", "uti-1"));
+    assert_eq!((event.outcome, event.origin.address.as_str()), (Outcome::Success, "198.51.100.7"));
+    for (method, uri, expected) in [
+        ("GET", "beta/directoryRoles", Verb::Read),
+        ("POST", "v1.0/me/sendMail", Verb::Write),
+        ("DELETE", "v1.0/users('ada@example.com')/messages/AAM1", Verb::Write),
+        ("PATCH", "v1.0/users('ada@example.com')", Verb::PermissionChange),
+        ("POST", "v1.0/roleManagement/directory/roleAssignments", Verb::PermissionChange),
+        ("POST", "v1.0/servicePrincipals/1/appRoleAssignedTo", Verb::PermissionChange),
+        ("POST", "v1.0/groups/1/members/$ref", Verb::PermissionChange),
+        ("POST", "v1.0/applications/1/addPassword", Verb::PermissionChange),
+    ] {
+        assert_eq!(with(&graph(method, uri), &[]).verb, expected, "{method} {uri}");
+    }
+    let refused = [("/properties/responseStatusCode", json!(403)), ("/properties/userId", json!(""))];
+    let refused = with(&graph("GET", "v1.0/users"), &refused);
+    assert_eq!((refused.principal.id.as_str(), refused.outcome), ("app-1", Outcome::Denied("403".to_owned())));
+    let service = [("/properties/servicePrincipalId", json!("sp-1")), ("/properties/userId", Value::Null)];
+    assert_eq!(with(&graph("GET", "v1.0/users"), &service).principal.id, "sp-1");
+}
+
+#[test]
+fn only_the_audit_of_the_directory_changes_it() {
+    let properties = json!({"id": "x", "userPrincipalName": "ada@example.com", "status": {"errorCode": 0}});
+    let sign_in = with(&directory("ADFSSignInLogs", "Sign-in activity", &properties), &[]);
+    assert_eq!((sign_in.principal.id.as_str(), sign_in.verb), ("ada@example.com", Verb::Read));
+    for category in ["RiskyUsers", "UserRiskEvents", "ProvisioningLogs", "ServicePrincipalRiskEvents", "NewLogs"] {
+        let rejection = decode(&directory(category, "Risky user", &properties).to_string()).unwrap_err();
+        assert_eq!(rejection.reason, Reason::Unsupported, "{category}");
+    }
+}
+
+#[test]
 fn what_tells_of_no_request_is_unsupported_and_a_batch_is_opened() {
-    let mut record = activity();
-    record["category"] = json!("ServiceHealth");
+    for category in [
+        "NetworkSecurityGroupFlowEvent",
+        "AppServiceConsoleLogs",
+        "AppServiceAppLogs",
+        "kube-apiserver",
+        "guard",
+        "kube-controller-manager",
+        "AllMetrics",
+    ] {
+        let record = with_category(category);
+        assert_eq!(decode(&record.to_string()).unwrap_err().reason, Reason::Unsupported, "{category}");
+    }
+    let record = with_category("ServiceHealth");
     let rejection = decode(&record.to_string()).unwrap_err();
     assert_eq!(rejection.reason, Reason::Unsupported);
     assert_eq!(rejection.detail, "`category` is `ServiceHealth`, which tells of no request");
