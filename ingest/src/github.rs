@@ -229,16 +229,18 @@ const IDENTITY: [&str; 36] = [
 ];
 
 /// Operations of broader categories that are about who may do what.
-const GRANTS: [&str; 24] = [
+const GRANTS: [&str; 29] = [
     "business.add_admin",
     "business.invite_admin",
     "business.remove_admin",
     "business.add_organization",
     "business.add_support_entitlee",
+    "org.add_billing_manager",
     "org.add_member",
     "org.add_outside_collaborator",
     "org.invite_member",
     "org.invite_to_business",
+    "org.remove_billing_manager",
     "org.remove_member",
     "org.remove_outside_collaborator",
     "org.update_member",
@@ -252,8 +254,11 @@ const GRANTS: [&str; 24] = [
     "repo.transfer_outgoing",
     "team.add_member",
     "team.add_repository",
+    "team.demote_maintainer",
     "team.update_repository_permission",
     "team.promote_maintainer",
+    "team.remove_member",
+    "team.remove_repository",
 ];
 
 /// The verb. GitHub's own `operation_type` says what only looks; of the rest the category and the operation decide.
@@ -263,6 +268,11 @@ fn verb(action: &str, operation: &str, method: &str) -> Verb {
         ("git", "clone" | "fetch") | ("repo", "download_zip" | "download_tarball") => Verb::Read,
         ("api", "request") if matches!(method, "GET" | "HEAD") => Verb::Read,
         _ if operation == "access" || operation == "authentication" => Verb::Read,
+        // A sign-in changes nothing.
+        ("org" | "business", "sso_response") => Verb::Read,
+        // A push that a rule stopped.
+        ("protected_branch", "rejected_ref_update") => Verb::Write,
+        ("codespaces", name) if name.starts_with("policy_group") => Verb::PermissionChange,
         ("workflows" | "codespaces", _) if runs(name) => Verb::Execute,
         ("pull_request", "merge") => Verb::Write,
         ("pull_request" | "pull_request_review" | "pull_request_review_comment" | "issues" | "issue_comment", _) => {
@@ -287,6 +297,7 @@ fn outcome(action: &str, record: &Record<'_>) -> Outcome {
         (Ok(401 | 403), _) => Outcome::Denied(status),
         (Ok(400..), _) => Outcome::Failed(status),
         (_, "failure" | "cancelled" | "timed_out" | "startup_failure") => Outcome::Failed(conclusion.to_owned()),
+        _ if action == "protected_branch.rejected_ref_update" => Outcome::Denied(action.to_owned()),
         _ if action.ends_with("_failed") || action.ends_with(".failed_login") => Outcome::Failed(action.to_owned()),
         _ => Outcome::Success,
     }

@@ -55,6 +55,13 @@ fn verbs_are_told_by_category_and_operation() {
         ("public_key.create", Verb::PermissionChange),
         ("org.disable_two_factor_requirement", Verb::PermissionChange),
         ("hook.create", Verb::Write),
+        ("team.remove_member", Verb::PermissionChange),
+        ("team.remove_repository", Verb::PermissionChange),
+        ("team.demote_maintainer", Verb::PermissionChange),
+        ("org.add_billing_manager", Verb::PermissionChange),
+        ("codespaces.policy_group_created", Verb::PermissionChange),
+        ("org.sso_response", Verb::Read),
+        ("business.sso_response", Verb::Read),
     ] {
         assert_eq!(verb(action, "create", ""), expected, "{action}");
     }
@@ -96,6 +103,10 @@ fn a_status_or_the_end_of_a_run_is_the_outcome() {
     assert_eq!(outcome("status_code", json!(403)), Outcome::Denied("403".to_owned()));
     assert_eq!(outcome("status_code", json!(500)), Outcome::Failed("500".to_owned()));
     assert_eq!(outcome("conclusion", json!("failure")), Outcome::Failed("failure".to_owned()));
+    let stopped =
+        with(&[("action", json!("protected_branch.rejected_ref_update")), ("operation_type", json!("modify"))]);
+    assert_eq!(stopped.outcome, Outcome::Denied("protected_branch.rejected_ref_update".to_owned()));
+    assert_eq!(stopped.verb, Verb::Write);
 }
 
 #[test]
