@@ -1,8 +1,8 @@
 //! What a Kubernetes API server says happened: its audit log.
 //!
 //! Field reference: `audit.k8s.io/v1`, kinds `Event` and `EventList`; v1beta1 and v1alpha1 differ in nothing that is read
-//! here. One request is told in stages that share an `auditID`; each stage is an event of its own, and says of the outcome
-//! what is known by then.
+//! here. One request is told in stages that share an `auditID`. That it was received is no event yet, for a later stage says
+//! how it ended; what runs long (`watch`, `exec`) is told when it starts and again when it ends.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use tautline_detectors::event::{
 use crate::audit::{self, ENTRIES_MAX, MEMBERS_MAX};
 use crate::format::{Format, Opened, Top, Wire};
 use crate::json::Raw;
-use crate::wire::{self, List, Members, Moment, Name, Object, Text, said, shown, text};
+use crate::wire::{self, List, Members, Moment, Name, Object, Scalar, Text, said, scalar, shown, text};
 use crate::{BATCH_MAX, Reason, Rejection};
 
 pub(crate) const WIRE: Wire = Wire {
@@ -82,17 +82,22 @@ struct Record<'a> {
 }
 
 /// The most bytes of a request's URI: a command that is run in a container stands in it.
-const URI_MAX: usize = 65_536;
+pub(crate) const URI_MAX: usize = 65_536;
 
 #[derive(Deserialize)]
 struct User<'a> {
+    /// Not there where nobody was known by the credential.
     #[serde(borrow)]
-    username: Name<'a>,
+    username: Option<Text<'a>>,
     #[serde(borrow)]
     extra: Option<Extra<'a>>,
 }
 
 impl User<'_> {
+    fn name(&self) -> &str {
+        said(&self.username)
+    }
+
     /// The first value of a member of `extra`.
     fn extra(&self, name: &str) -> String {
         let values = self.extra.as_ref().and_then(|extra| extra.0.iter().find(|(member, _)| member == name));
@@ -120,7 +125,8 @@ struct Reference<'a> {
 
 #[derive(Deserialize)]
 struct Status<'a> {
-    code: Option<i64>,
+    #[serde(borrow)]
+    code: Option<Scalar<'a>>,
     #[serde(borrow)]
     reason: Option<Text<'a>>,
 }
@@ -139,15 +145,27 @@ pub(crate) struct ObjectPath<'a> {
 impl<'a> ObjectPath<'a> {
     /// Reads `core/v1/namespaces/default/pods/web/exec`, as GKE writes it.
     pub(crate) fn of(path: &'a str) -> Self {
+        let (group, path) = path.split_once('/').unwrap_or((path, ""));
+        Self::within(if group == "core" { "" } else { group }, path)
+    }
+
+    /// Reads `/api/v1/namespaces/default/pods/web/exec`, the path of a request.
+    pub(crate) fn of_request(path: &'a str) -> Self {
+        match path.strip_prefix("/apis/") {
+            Some(path) => Self::of(path),
+            None => path.strip_prefix("/api/").map(|path| Self::within("", path)).unwrap_or_default(),
+        }
+    }
+
+    fn within(group: &'a str, path: &'a str) -> Self {
         let mut parts = path.split('/');
-        let (group, version) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let version = parts.next().unwrap_or_default();
         let rest: Vec<&str> = parts.take(6).collect();
         let (namespace, rest) = match rest.as_slice() {
             ["namespaces", namespace, rest @ ..] if !matches!(rest, [] | ["status" | "finalize"]) => (*namespace, rest),
             rest => ("", rest),
         };
         let part = |at: usize| rest.get(at).copied().unwrap_or_default();
-        let group = if group == "core" { "" } else { group };
         ObjectPath { group, version, namespace, kind: part(0), name: part(1), subresource: part(2) }
     }
 
@@ -251,6 +269,10 @@ fn event(record: Record<'_>) -> Result<Event, Rejection> {
     if let Some(rejection) = unsupported(record.kind.as_ref(), record.api_version.as_ref()) {
         return Err(rejection);
     }
+    let stage = text(record.stage);
+    if stage == "RequestReceived" {
+        return Err(Rejection::not_a_request("a request that was received, of which a later stage tells"));
+    }
     let Some(Moment(at)) = record.stage_timestamp.or(record.request_received_timestamp).or(record.timestamp) else {
         return Err(Rejection::new(Reason::MissingField, "`stageTimestamp` is missing"));
     };
@@ -261,7 +283,6 @@ fn event(record: Record<'_>) -> Result<Event, Rejection> {
     let verb = verb(verb_name, &object);
     let account = account(user);
     let audit_id = text(record.audit_id);
-    let stage = text(record.stage);
     Ok(Event {
         id: id(&account, &audit_id, &stage),
         source: Source::Kubernetes,
@@ -336,10 +357,12 @@ fn principal(user: &User<'_>, impersonated: Option<&Object<User<'_>>>) -> Princi
     let role = if role.is_empty() { user.extra("authentication.kubernetes.io/canonicalArn") } else { role };
     let pod = user.extra("authentication.kubernetes.io/pod-name");
     let session = user.extra("sessionName");
+    let unnamed = format!("unnamed/{SERVICE}");
+    let behind = impersonated.iter().map(|Object(user)| user.name().to_owned());
     Principal {
-        id: if role.is_empty() { user.username.as_str().to_owned() } else { role },
+        id: audit::first([Some(&role), Some(user.name()), Some(&unnamed)]),
         session: if session.is_empty() { pod } else { session },
-        on_behalf_of: impersonated.iter().map(|Object(user)| user.username.as_str().to_owned()).collect(),
+        on_behalf_of: behind.filter(|name| !name.is_empty()).collect(),
         ..Principal::default()
     }
 }
@@ -354,7 +377,7 @@ fn account(user: &User<'_>) -> String {
 fn credential(user: &User<'_>, annotations: Option<&Extra<'_>>) -> Credential {
     let key = user.extra("accessKeyId");
     let id = user.extra("authentication.kubernetes.io/credential-id");
-    let name = user.username.as_str();
+    let name = user.name();
     let is_account = name.starts_with("system:serviceaccount:");
     let is_bound = !id.is_empty() || !user.extra("authentication.kubernetes.io/pod-name").is_empty();
     let is_legacy = annotation(annotations, "authentication.k8s.io/legacy-token").is_some();
@@ -380,7 +403,7 @@ fn annotation<'a>(annotations: Option<&'a Extra<'_>>, name: &str) -> Option<Cow<
 /// response, nothing is known.
 fn outcome(status: Option<Object<Status<'_>>>, stage: &str, annotations: Option<&Extra<'_>>) -> Outcome {
     let (code, reason) =
-        status.map(|Object(status)| (status.code.unwrap_or_default(), text(status.reason))).unwrap_or_default();
+        status.map(|Object(status)| (status_code(status.code.as_ref()), text(status.reason))).unwrap_or_default();
     let reason = || if reason.is_empty() { code.to_string() } else { reason.clone() };
     let forbidden = annotation(annotations, "authorization.k8s.io/decision").is_some_and(|word| word == "forbid");
     match code {
@@ -391,6 +414,12 @@ fn outcome(status: Option<Object<Status<'_>>>, stage: &str, annotations: Option<
         _ if stage == "Panic" => Outcome::Failed(stage.to_owned()),
         _ => Outcome::Unknown,
     }
+}
+
+/// The code, which a lake may have as `200.0`.
+fn status_code(code: Option<&Scalar<'_>>) -> u16 {
+    let code = scalar(code);
+    code.strip_suffix(".0").unwrap_or(&code).parse().unwrap_or_default()
 }
 
 /// What was sent, where the log keeps it; the query of the request, in which the command stands that is run in a container;
@@ -404,7 +433,7 @@ fn arguments(request: Option<&Raw<'_>>, uri: &str, user: &User<'_>) -> Result<Ve
     };
     add("requestURI", uri.split_once('?').map_or("", |(_, query)| query));
     if !user.extra("canonicalArn").is_empty() {
-        add("username", user.username.as_str());
+        add("username", user.name());
     }
     Ok(arguments)
 }

@@ -279,7 +279,7 @@ impl Error for UnknownName {
     }
 }
 
-/// A truth value, which AWS writes now as a boolean and now as text.
+/// A truth value, which AWS writes now as a boolean and now as text, and Python as `True`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flag(pub(crate) bool);
 
@@ -300,8 +300,8 @@ impl<'de> Deserialize<'de> for Flag {
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Flag, E> {
                 match text {
-                    "true" => Ok(Flag(true)),
-                    "false" => Ok(Flag(false)),
+                    "true" | "True" => Ok(Flag(true)),
+                    "false" | "False" => Ok(Flag(false)),
                     _ => Err(E::custom(format_args!("`{}` is neither true nor false", shown(text)))),
                 }
             }

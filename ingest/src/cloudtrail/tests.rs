@@ -105,6 +105,7 @@ fn without_read_only_the_name_decides() {
     assert_eq!(bare("Listen"), Verb::Write);
     assert_eq!(bare("RunInstances"), Verb::Write);
     assert_eq!(with("SendMessage", "readOnly", json!("true")).unwrap().verb, Verb::Read);
+    assert_eq!(with("SendMessage", "readOnly", json!("True")).unwrap().verb, Verb::Read);
 }
 
 #[test]

@@ -56,9 +56,21 @@ fn an_event_says_who_did_what_to_what() {
 }
 
 #[test]
-fn stages_of_one_request_are_events_of_their_own() {
-    let received = with(&[("/stage", json!("RequestReceived")), ("/responseStatus", Value::Null)]);
-    assert_eq!((received.id.as_str(), received.outcome), ("kubernetes//id-1#RequestReceived", Outcome::Unknown));
+fn a_request_is_told_when_its_response_starts_and_ends_and_not_when_it_is_received() {
+    let started = with(&[("/stage", json!("ResponseStarted")), ("/responseStatus", json!({"code": 101}))]);
+    assert_eq!((started.id.as_str(), started.outcome), ("kubernetes//id-1#ResponseStarted", Outcome::Success));
+    let mut received = record();
+    received["stage"] = json!("RequestReceived");
+    assert_eq!(decode(&received.to_string()).unwrap_err().reason, Reason::NotARequest);
+}
+
+#[test]
+fn whom_the_cluster_does_not_know_is_not_made_up() {
+    for user in [json!({}), json!({"username": ""}), json!({"username": null})] {
+        let event = with(&[("/user", user), ("/responseStatus", json!({"code": 401}))]);
+        assert_eq!(event.principal.id, "unnamed/k8s.io");
+        assert_eq!(event.outcome, Outcome::Denied("401".to_owned()));
+    }
 }
 
 #[test]
@@ -115,7 +127,9 @@ fn a_refusal_is_told_from_a_failure() {
     assert_eq!(outcome(json!({"code": 403, "reason": "Forbidden"})), Outcome::Denied("Forbidden".to_owned()));
     assert_eq!(outcome(json!({"code": 401})), Outcome::Denied("401".to_owned()));
     assert_eq!(outcome(json!({"code": 409, "reason": "AlreadyExists"})), Outcome::Failed("AlreadyExists".to_owned()));
-    assert_eq!(outcome(json!({"code": 101})), Outcome::Success);
+    for code in [json!(101), json!(200.0), json!("200")] {
+        assert_eq!(outcome(json!({"code": code})), Outcome::Success);
+    }
     let forbidden = ("/annotations", json!({"authorization.k8s.io/decision": "forbid"}));
     assert_eq!(with(&[forbidden, ("/responseStatus", Value::Null)]).outcome, Outcome::Denied("forbid".to_owned()));
 }
@@ -159,5 +173,7 @@ fn a_path_of_gke_names_the_same_object() {
     ] {
         let object = ObjectPath::of(path);
         assert_eq!((object.kind(), object.id()), (kind.to_owned(), id.to_owned()), "{path}");
+        let request = path.strip_prefix("core/").map_or_else(|| format!("/apis/{path}"), |path| format!("/api/{path}"));
+        assert_eq!(ObjectPath::of_request(&request), object, "{request}");
     }
 }
