@@ -69,7 +69,7 @@ struct Entry<'a> {
     #[serde(alias = "receivetimestamp", borrow)]
     receive_timestamp: Option<Text<'a>>,
     #[serde(borrow)]
-    resource: Option<Object<Monitored<'a>>>,
+    resource: Option<Raw<'a>>,
     #[serde(alias = "protopayload_auditlog", alias = "protopayload", borrow)]
     proto_payload: Option<Object<AuditLog<'a>>>,
     #[serde(borrow)]
@@ -266,12 +266,13 @@ fn event(entry: Entry<'_>) -> Result<Event, Rejection> {
     }
     let log_name = text(entry.log_name.or(entry.log_name_in_lake));
     let (at, written) = time(entry.timestamp, entry.receive_timestamp)?;
-    let monitored = entry.resource.map(|Object(resource)| resource).unwrap_or_default();
+    let monitored = entry.resource.as_ref().filter(|raw| raw.get().starts_with('{'));
+    let monitored: Monitored<'_> = monitored.map_or(Ok(Monitored::default()), |raw| audit::parsed(raw, "resource"))?;
     let call = Call::of(&log, &log_name);
     let verb = call.verb();
     let (kind, service, action) = (call.kind, call.service.to_owned(), call.action());
-    let (place, resource) = (call.place(&monitored, &log_name)?, call.resource(&monitored));
-    let outcome = call.outcome();
+    let (place, resource) = (call.place(&monitored, &log, &log_name)?, call.resource(&monitored));
+    let outcome = call.outcome(log.status.as_ref());
     let caller = log.request_metadata.as_ref().filter(|raw| raw.get().starts_with('{'));
     let caller: Caller<'_> = caller.map_or(Ok(Caller::default()), |raw| audit::parsed(raw, METADATA))?;
     let authentication = log.authentication_info.map(|Object(info)| info).unwrap_or_default();
@@ -348,10 +349,14 @@ struct Call<'a> {
     name: &'a str,
     /// What it was aimed at.
     target: &'a str,
-    log: &'a AuditLog<'a>,
     permissions: &'a [Object<Authorization<'a>>],
     /// The object of a call to a cluster; empty for all else.
     object: ObjectPath<'a>,
+}
+
+/// The verb of a method of which no more is known than its name and what it was aimed at.
+pub(crate) fn verb(service: &str, method: &str, target: &str) -> Verb {
+    Call::named(service, method, target).verb()
 }
 
 /// Services whose changes are to who may do what.
@@ -379,7 +384,7 @@ const RUNS: [&str; 9] = [
 
 /// First words of permissions and methods that only look: the API design guide's standard methods `Get` and `List`, and
 /// the custom ones that it lets stand for a `GET`.
-const LOOKS: [&str; 16] = [
+const LOOKS: [&str; 15] = [
     "get",
     "list",
     "search",
@@ -393,25 +398,33 @@ const LOOKS: [&str; 16] = [
     "count",
     "validate",
     "aggregated",
-    "batch",
     "predict",
     "generate",
 ];
 
+/// Services that hand out credentials which end by themselves. As with `sts:AssumeRole`, nobody may do more than before,
+/// and what is done with them is told of its own.
+const TOKENS: [&str; 2] = ["iamcredentials.googleapis.com", "sts.googleapis.com"];
+
 impl<'a> Call<'a> {
     fn of(log: &'a AuditLog<'a>, log_name: &str) -> Self {
-        let (method, target) = (log.method_name.as_str(), said(&log.resource_name));
-        let service = said(&log.service_name);
+        Call {
+            kind: Kind::of(log_name),
+            permissions: log.authorization_info.as_ref().map(|List(list)| list.as_slice()).unwrap_or_default(),
+            ..Self::named(said(&log.service_name), log.method_name.as_str(), said(&log.resource_name))
+        }
+    }
+
+    fn named(service: &'a str, method: &'a str, target: &'a str) -> Self {
         let service = if service.is_empty() && method.starts_with("io.k8s.") { kubernetes::SERVICE } else { service };
         let is_kubernetes = service == kubernetes::SERVICE;
         Call {
-            kind: Kind::of(log_name),
+            kind: Kind::Unnamed,
             service,
             method,
             name: method.rsplit('.').next().unwrap_or_default(),
             target,
-            log,
-            permissions: log.authorization_info.as_ref().map(|List(list)| list.as_slice()).unwrap_or_default(),
+            permissions: &[],
             object: if is_kubernetes { ObjectPath::of(target) } else { ObjectPath::default() },
         }
     }
@@ -445,27 +458,30 @@ impl<'a> Call<'a> {
     }
 
     fn reads(&self) -> bool {
-        if matches!(self.kind, Kind::Activity | Kind::SystemEvent) {
-            return false;
-        }
-        let mut types = self.permissions.iter().filter_map(|Object(one)| one.permission_type.as_ref()).peekable();
-        if types.peek().is_some() {
-            return types.all(|kind| kind.as_str().ends_with("_READ"));
-        }
         // A sign-in changes nothing.
-        if self.service == "login.googleapis.com" && self.name.starts_with("login") {
-            return true;
+        let signs_in = self.service == "login.googleapis.com" && self.name.starts_with("login");
+        match self.kind {
+            Kind::SystemEvent => false,
+            // It is Google's log of changes: only what is a look by all that is said of it is one.
+            Kind::Activity => self.asks_to_look() == Some(true) && looks_only(self.name),
+            _ if signs_in || TOKENS.contains(&self.service) => true,
+            _ => self.asks_to_look().unwrap_or_else(|| looks_only(self.name)),
         }
-        let mut asked = self.asked().peekable();
-        if asked.peek().is_some() {
-            return asked.all(|permission| looks_only(permission.rsplit('.').next().unwrap_or_default()));
-        }
-        looks_only(self.name)
+    }
+
+    /// Whether all permissions that were asked for only look, by their types, else by their names.
+    fn asks_to_look(&self) -> Option<bool> {
+        let looks = |Object(one): &Object<Authorization<'_>>| match (&one.permission_type, &one.permission) {
+            (Some(kind), _) => Some(kind.as_str().ends_with("_READ")),
+            (None, permission) => permission.as_ref().and_then(|name| name.as_str().rsplit('.').next()).map(looks_only),
+        };
+        let mut looks = self.permissions.iter().filter_map(looks).peekable();
+        looks.peek().is_some().then(|| looks.all(|looks| looks))
     }
 
     /// Success unless there is a status code, a permission was not granted, or this is the log of what policy denied.
-    fn outcome(&self) -> Outcome {
-        let code = self.log.status.as_ref().and_then(|Object(status)| status.code.as_ref());
+    fn outcome(&self, status: Option<&Object<Status<'_>>>) -> Outcome {
+        let code = status.and_then(|Object(status)| status.code.as_ref());
         let code = code.map_or(0, |code| code.as_str().parse::<usize>().unwrap_or(2));
         let name = CODES.get(code).map_or_else(|| code.to_string(), |name| (*name).to_owned());
         let refused = self.permissions.iter().any(|Object(one)| one.granted.is_some_and(|Flag(granted)| !granted));
@@ -502,10 +518,10 @@ impl<'a> Call<'a> {
     }
 
     /// Where it happened, by the labels of the monitored resource; the project is in the name of the log as well.
-    fn place(&self, monitored: &Monitored<'_>, log_name: &str) -> Result<Place, Rejection> {
+    fn place(&self, monitored: &Monitored<'_>, log: &AuditLog<'_>, log_name: &str) -> Result<Place, Rejection> {
         let label = |name| monitored.label(name);
         let named = log_name.split_once("/logs/").map(|(parent, _)| parent.rsplit('/').next().unwrap_or_default());
-        let current = self.log.resource_location.as_ref();
+        let current = log.resource_location.as_ref();
         let current = current.and_then(|raw| wire::object::<Locations<'_>>(raw.get(), "").ok()).unwrap_or_default();
         let current = current.current_locations.unwrap_or_default().0;
         let current = current.first().map(Text::as_str);
@@ -542,8 +558,15 @@ impl Monitored<'_> {
     }
 }
 
+/// Whether a name is one of what only looks. Behind `batch` and `check and` stands what is done.
 fn looks_only(name: &str) -> bool {
-    LOOKS.contains(&audit::first_word(name).as_str())
+    let words = audit::words(name);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let word = match words.as_slice() {
+        ["batch", word, ..] | ["check", "and", word, ..] | [word, ..] => word,
+        [] => "",
+    };
+    LOOKS.contains(&word)
 }
 
 /// Google's own names for the status codes of its APIs, by number.

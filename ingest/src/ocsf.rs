@@ -2,7 +2,7 @@
 //! and application activity as far as they tell of a call of an API.
 //!
 //! Field reference: the OCSF schema, 1.0.0-rc.2 to 1.8.0. What was CloudTrail, a Kubernetes or a Google audit log before
-//! gives the same names as from there. Findings, network, system and discovery events are refused as unsupported.
+//! gives the same names as from there, and what its operation means is what it means there. Findings, network, system and discovery events are refused as unsupported.
 
 use std::borrow::Cow;
 
@@ -16,9 +16,9 @@ use crate::aws;
 use crate::cloudtrail::{self, assumed_role};
 use crate::format::{Format, Opened, Top, Wire};
 use crate::json::{self, Raw};
-use crate::kubernetes::{self, ObjectPath};
+use crate::kubernetes::{self, ObjectPath, URI_MAX};
 use crate::wire::{self, Flag, List, Moment, Object, Scalar, Text, said, scalar};
-use crate::{Reason, Rejection};
+use crate::{Reason, Rejection, azure, gcp};
 
 pub(crate) const WIRE: Wire = Wire {
     format: Format::Ocsf,
@@ -217,6 +217,14 @@ struct Endpoint<'a> {
 struct Http<'a> {
     #[serde(borrow)]
     user_agent: Option<Text<'a>>,
+    #[serde(borrow)]
+    url: Option<Raw<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Url<'a> {
+    #[serde(borrow)]
+    path: Option<Text<'a, 0, URI_MAX>>,
 }
 
 /// Decodes one event.
@@ -260,7 +268,8 @@ fn event(record: &Record<'_>) -> Result<Event, Rejection> {
     if let Some(rejection) = unsupported(record.class_uid, said(&record.class_name), record.category_uid) {
         return Err(rejection);
     }
-    let call = Call::of(record)?;
+    let subresource = subresource(record);
+    let call = Call::of(record, &subresource)?;
     let Some(Moment(at)) = record.time else {
         return Err(Rejection::new(Reason::MissingField, "`time` is missing"));
     };
@@ -296,6 +305,33 @@ fn event(record: &Record<'_>) -> Result<Event, Rejection> {
     })
 }
 
+/// A member of what the mapping left over.
+fn unmapped<'r>(record: &'r Record<'_>, name: &str) -> Option<Raw<'r>> {
+    let raw = record.unmapped.as_ref().filter(|raw| raw.get().starts_with('{'))?;
+    let members: Parameters<'_> = audit::parsed(raw, "unmapped").ok()?;
+    members.0.into_iter().find(|(member, _)| member == name).map(|(_, raw)| raw)
+}
+
+/// The subresource of a cluster's object, for which OCSF has no place: among what the mapping left over, as it was or with
+/// its names joined by dots, else in the path of the request.
+fn subresource(record: &Record<'_>) -> String {
+    #[derive(Deserialize)]
+    struct Reference<'a> {
+        #[serde(borrow)]
+        subresource: Option<Text<'a>>,
+    }
+    let reference = unmapped(record, "objectRef");
+    let reference = reference.as_ref().and_then(|raw| wire::object::<Reference<'_>>(raw.get(), "").ok());
+    let url = record.http_request.as_ref().and_then(|Object(request)| request.url.as_ref());
+    let url = url.and_then(|raw| wire::object::<Url<'_>>(raw.get(), "").ok());
+    let path = url.as_ref().map(|url| said(&url.path).split('?').next().unwrap_or_default()).unwrap_or_default();
+    audit::first([
+        reference.as_ref().map(|reference| said(&reference.subresource)),
+        Some(&audit::name(unmapped(record, "objectRef.subresource").as_ref())),
+        Some(ObjectPath::of_request(path).subresource),
+    ])
+}
+
 /// A call of an API, and what it was in the log that it comes from.
 struct Call<'a> {
     record: &'a Record<'a>,
@@ -309,7 +345,7 @@ struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    fn of(record: &'a Record<'a>) -> Result<Self, Rejection> {
+    fn of(record: &'a Record<'a>, subresource: &'a str) -> Result<Self, Rejection> {
         let missing = || Rejection::new(Reason::MissingField, "`api.operation` is missing");
         let Object(api) = record.api.as_ref().ok_or_else(missing)?;
         let operation = Some(said(&api.operation)).filter(|name| !name.is_empty()).ok_or_else(missing)?;
@@ -324,7 +360,7 @@ impl<'a> Call<'a> {
             namespace: said(&touched.namespace),
             kind: said(&touched.r#type),
             name: said(&touched.name),
-            subresource: "",
+            subresource,
         });
         let service = short.unwrap_or(if service.is_empty() { name } else { service });
         Ok(Call { record, api, operation, service, is_aws: short.is_some(), object })
@@ -339,10 +375,9 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The verb by the activity. What the activity leaves open, the log's own word or the operation's name decides.
+    /// The verb as the log tells it that the call comes from, else by the class and the activity.
     fn verb(&self) -> Verb {
         let is_api = self.record.class_uid == API_ACTIVITY || said(&self.record.class_name) == "API Activity";
-        let activity = self.record.activity_id.unwrap_or_default();
         if let Some(object) = &self.object {
             return kubernetes::verb(self.operation, object);
         }
@@ -357,7 +392,27 @@ impl<'a> Call<'a> {
                 Verb::Write
             };
         }
-        match activity {
+        match self.own_verb() {
+            // What a cloud's operation is not known for by its name, the activity may know.
+            Some(Verb::Write) | None => self.active_verb(),
+            Some(verb) => verb,
+        }
+    }
+
+    /// What an operation of Google's or Azure's means there.
+    fn own_verb(&self) -> Option<Verb> {
+        if is_azure(self.operation) {
+            return Some(azure::verb(self.operation, ""));
+        }
+        let is_google = self.service == kubernetes::SERVICE || self.service.ends_with(".googleapis.com");
+        let touched = self.record.resources.as_ref().and_then(|List(list)| list.first()).map(|Object(touched)| touched);
+        let target = touched.map(|touched| audit::first([Some(said(&touched.uid)), Some(said(&touched.name))]));
+        is_google.then(|| gcp::verb(self.service, self.operation, &target.unwrap_or_default()))
+    }
+
+    /// The verb by the activity. What the activity leaves open, the operation's name decides.
+    fn active_verb(&self) -> Verb {
+        match self.record.activity_id.unwrap_or_default() {
             1 | 3 | 4 => Verb::Write,
             2 => Verb::Read,
             _ if self.is_aws && aws::only_reads(&self.action()) => Verb::Read,
@@ -375,15 +430,8 @@ impl<'a> Call<'a> {
                 let is_object = json::parse::<Object<Parameters<'_>>>(&text).is_ok();
                 Ok(is_object.then_some(Raw(Cow::Owned(text))))
             }
-            _ => Ok(self.unmapped("requestParameters").filter(|raw| raw.get().starts_with('{'))),
+            _ => Ok(unmapped(self.record, "requestParameters").filter(|raw| raw.get().starts_with('{'))),
         }
-    }
-
-    /// A member of what the mapping left over.
-    fn unmapped(&self, name: &str) -> Option<Raw<'_>> {
-        let raw = self.record.unmapped.as_ref().filter(|raw| raw.get().starts_with('{'))?;
-        let members: Parameters<'_> = audit::parsed(raw, "unmapped").ok()?;
-        members.0.into_iter().find(|(member, _)| member == name).map(|(_, raw)| raw)
     }
 
     /// What it was aimed at: the first of the resources, else what the request names, where it is one to AWS.
@@ -458,7 +506,7 @@ impl<'a> Call<'a> {
 
     /// Where it happened. CloudTrail's own account comes first; some mappings write an ARN for the account.
     fn place(&self) -> Place {
-        let recipient = audit::name(self.unmapped("recipientAccountId").as_ref());
+        let recipient = audit::name(unmapped(self.record, "recipientAccountId").as_ref());
         let uid = |object: Option<&Object<Uid<'a>>>| object.map(|Object(account)| said(&account.uid).to_owned());
         let cloud = self.record.cloud.as_ref().map(|Object(cloud)| cloud);
         let cloud_account = cloud.and_then(|cloud| uid(cloud.account.as_ref()));

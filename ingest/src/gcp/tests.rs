@@ -79,7 +79,15 @@ fn reads_writes_grants_and_runs_are_told_apart() {
     let (iam, sql) = ("iam.googleapis.com", "cloudsql.googleapis.com");
     assert_eq!(verb(sql, "cloudsql.instances.list", "cloudsql.instances.list", "data_access"), Verb::Read);
     assert_eq!(verb(sql, "cloudsql.instances.query", "cloudsql.instances.executeSql", "data_access"), Verb::Write);
-    assert_eq!(verb(sql, "cloudsql.instances.get", "cloudsql.instances.get", "activity"), Verb::Write);
+    assert_eq!(verb(sql, "cloudsql.instances.clone", "cloudsql.instances.get", "activity"), Verb::Write);
+    assert_eq!(verb("dns.googleapis.com", "dns.managedZones.get", "dns.managedZones.get", "activity"), Verb::Read);
+    let sinks = "google.logging.v2.ConfigServiceV2.GetSink";
+    assert_eq!(verb("logging.googleapis.com", sinks, "logging.sinks.get", "activity"), Verb::Read);
+    assert_eq!(
+        verb("iamcredentials.googleapis.com", "SignBlob", "iam.serviceAccounts.signBlob", "data_access"),
+        Verb::Read,
+        "as `sts:AssumeRole`, `kms:Sign`"
+    );
     assert_eq!(
         verb(iam, "google.iam.admin.v1.CreateServiceAccountKey", "iam.serviceAccountKeys.create", "activity"),
         Verb::PermissionChange
@@ -95,6 +103,27 @@ fn reads_writes_grants_and_runs_are_told_apart() {
     assert_eq!(verb("login.googleapis.com", "google.login.LoginService.loginSuccess", "x", "data_access"), Verb::Read);
     let typed = [("/protoPayload/authorizationInfo/0/permissionType", json!("DATA_WRITE"))];
     assert_eq!(with(&typed).verb, Verb::Write);
+}
+
+#[test]
+fn without_permissions_the_word_that_counts_decides() {
+    for (method, expected) in [
+        ("google.firestore.v1.Firestore.BatchWrite", Verb::Write),
+        ("google.firestore.v1.Firestore.BatchGetDocuments", Verb::Read),
+        ("google.bigtable.v2.Bigtable.CheckAndMutateRow", Verb::Write),
+        ("google.api.servicecontrol.v1.ServiceController.Check", Verb::Read),
+        ("storage.objects.batch", Verb::Write),
+    ] {
+        let bare = [("/protoPayload/methodName", json!(method)), ("/protoPayload/authorizationInfo", Value::Null)];
+        assert_eq!(with(&bare).verb, expected, "{method}");
+        assert_eq!(verb("storage.googleapis.com", method, ""), expected, "{method}");
+    }
+}
+
+#[test]
+fn a_resource_that_is_text_loses_no_entry() {
+    let event = with(&[("/resource", json!("projects/shop"))]);
+    assert_eq!((event.resource.kind.as_str(), event.place.account.as_str()), ("storage.googleapis.com", "shop"));
 }
 
 #[test]

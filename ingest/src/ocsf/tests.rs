@@ -87,6 +87,40 @@ fn other_classes_are_unsupported_and_what_is_missing_is_named() {
 }
 
 #[test]
+fn an_operation_of_a_cloud_means_what_it_means_there() {
+    let verb = |operation: &str, service: &str, activity: u32| {
+        let api = json!({"operation": operation, "service": {"name": service}});
+        with(&[("/api", api), ("/activity_id", json!(activity))]).verb
+    };
+    let (projects, storage) = ("cloudresourcemanager.googleapis.com", "storage.googleapis.com");
+    assert_eq!(verb("SetIamPolicy", projects, 3), Verb::PermissionChange);
+    assert_eq!(verb("storage.objects.get", storage, 99), Verb::Read);
+    assert_eq!(verb("Microsoft.Authorization/roleAssignments/write", "Azure", 1), Verb::PermissionChange);
+    assert_eq!(verb("Microsoft.Compute/virtualMachines/runCommand/action", "Azure", 99), Verb::Execute);
+    assert_eq!(verb("AccessSecretVersion", "secretmanager.googleapis.com", 2), Verb::Read);
+    assert_eq!(verb("DeleteBucket", "s3.amazonaws.com", 99), Verb::Write);
+}
+
+#[test]
+fn what_reaches_into_a_container_is_an_execution() {
+    let event = |path: &str, unmapped: Value| {
+        with(&[
+            ("/metadata/product", json!({"name": "Amazon EKS", "version": "audit.k8s.io/v1"})),
+            ("/api", json!({"operation": "create", "version": "v1", "response": {"code": 101}})),
+            ("/resources", json!([{"type": "pods", "name": "front", "namespace": "web"}])),
+            ("/http_request", json!({"url": {"path": path}})),
+            ("/unmapped", unmapped),
+        ])
+    };
+    let nested = event("", json!({"objectRef": {"subresource": "exec"}}));
+    assert_eq!((nested.action.as_str(), nested.verb), ("k8s.io:io.k8s.core.v1.pods.exec.create", Verb::Execute));
+    assert_eq!(event("", json!({"objectRef.subresource": "attach"})).verb, Verb::Execute);
+    assert_eq!(event("/api/v1/namespaces/web/pods/front/portforward?ports=80", json!({})).verb, Verb::Execute);
+    assert_eq!(event("/api/v1/namespaces/web/pods", json!({"objectRef": {}})).verb, Verb::Write);
+    assert_eq!(event("", json!("text")).verb, Verb::Write);
+}
+
+#[test]
 fn an_operation_of_azure_is_as_azure_tells_it() {
     let event = with(&[("/api/operation", json!("Microsoft.Compute/virtualMachines/delete"))]);
     assert_eq!(event.action, "microsoft.compute/virtualmachines/delete");
