@@ -137,12 +137,14 @@ fn decode(json: &str) -> Result<Event, Rejection> {
     let record: Record<'_> = wire::object(json, "")?;
     let category = name(&record.category).to_ascii_lowercase();
     let named = !name(&record.operation_name).is_empty();
+    let is_directory = entra::is_directory(said(&record.resource_id));
     match category.as_str() {
         "auditlogs" => entra::change(record),
+        _ if is_directory && entra::is_change(record.properties.as_ref()) => entra::change(record),
         "microsoftgraphactivitylogs" => entra::graph(record),
         category if category.starts_with("kube-audit") => cluster(&record),
         category if entra::is_sign_in(category) => entra::sign_in(record),
-        category if tells_of_no_request(category) || entra::is_directory(said(&record.resource_id)) => {
+        category if is_directory || tells_of_no_request(category) => {
             let detail = format!("`category` is `{}`, which tells of no request", shown(name(&record.category)));
             Err(Rejection::new(Reason::Unsupported, detail))
         }
@@ -335,14 +337,15 @@ pub(crate) fn verb(operation: &str, category: &str) -> Verb {
 }
 
 /// Whether a data plane's operation (`SecretListVersions`) has a name of what only looks. A word that changes something
-/// weighs more: `CreateReadReplica`.
+/// weighs more: `CreateReadReplica`. Of a name that lost its case in a lake (`getblob`), only the beginning is a word.
 fn is_a_read(operation: &str) -> bool {
     const LOOKS: [&str; 5] = ["get", "list", "read", "query", "head"];
     const CHANGES: [&str; 11] =
         ["create", "set", "put", "update", "write", "add", "delete", "remove", "purge", "restore", "import"];
     let words = audit::words(operation);
     let has = |of: &[&str]| words.iter().any(|word| of.contains(&word.as_str()));
-    has(&LOOKS) && !has(&CHANGES)
+    let is_one = words.len() == 1 && LOOKS.into_iter().any(|word| words.iter().any(|all| all.starts_with(word)));
+    is_one || (has(&LOOKS) && !has(&CHANGES))
 }
 
 /// How it ended. `Start`, `Accept` and their like are of an operation that goes on.

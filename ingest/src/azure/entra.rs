@@ -2,6 +2,7 @@
 //! provisioning) is refused as unsupported, for it tells of no request.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tautline_detectors::event::{
     Credential, CredentialKind, Event, Origin, Outcome, Place, Principal, Resource, Source, Verb,
 };
@@ -30,6 +31,17 @@ pub(super) fn is_sign_in(category: &str) -> bool {
 pub(super) fn is_directory(resource: &str) -> bool {
     let end = resource.rsplit('/').next().unwrap_or_default();
     end.eq_ignore_ascii_case("microsoft.aadiam")
+}
+
+/// Whether these are the properties of a `directoryAudit`, whatever the record's own category: some write the change's.
+pub(super) fn is_change(properties: Option<&Raw<'_>>) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Sign {
+        activity_display_name: Option<IgnoredAny>,
+    }
+    let sign = properties.and_then(|raw| wire::object::<Sign>(raw.get(), "").ok());
+    sign.is_some_and(|sign| sign.activity_display_name.is_some())
 }
 
 #[derive(Deserialize, Default)]

@@ -90,6 +90,8 @@ fn verbs_are_told_by_the_operation() {
         ("SecretListVersions", "auditevent", Verb::Read),
         ("KeyListDeleted", "auditevent", Verb::Read),
         ("SecretSet", "auditevent", Verb::Write),
+        ("getblob", "", Verb::Read),
+        ("createthread", "", Verb::Write),
         ("CreateThread", "requestresponse", Verb::Write),
         ("CreateBudget", "x", Verb::Write),
         ("CreateReadReplica", "x", Verb::Write),
@@ -259,6 +261,9 @@ fn only_the_audit_of_the_directory_changes_it() {
         let rejection = decode(&directory(category, "Risky user", &properties).to_string()).unwrap_err();
         assert_eq!(rejection.reason, Reason::Unsupported, "{category}");
     }
+    let audit = json!({"activityDisplayName": "Add service principal", "initiatedBy": {"app": {"appId": "app-1"}}});
+    let change = with(&directory("ApplicationManagement", "Add service principal", &audit), &[]);
+    assert_eq!((change.principal.id.as_str(), change.verb), ("app-1", Verb::PermissionChange));
 }
 
 #[test]
