@@ -411,7 +411,7 @@ fn graph_verb(method: &str, names: &[&str]) -> Verb {
     let is_party = |name: &&str| PARTIES.into_iter().any(|party| name.eq_ignore_ascii_case(party));
     match method {
         "GET" | "HEAD" | "OPTIONS" => Verb::Read,
-        _ if names.iter().any(|name| is_grant(name)) || names.last().is_some_and(is_party) => Verb::PermissionChange,
+        _ if names.iter().any(is_grant) || names.last().is_some_and(is_party) => Verb::PermissionChange,
         _ => Verb::Write,
     }
 }
