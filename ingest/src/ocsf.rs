@@ -2,7 +2,8 @@
 //! and application activity as far as they tell of a call of an API.
 //!
 //! Field reference: the OCSF schema, 1.0.0-rc.2 to 1.8.0. What was CloudTrail, a Kubernetes or a Google audit log before
-//! gives the same names as from there, and what its operation means is what it means there. Findings, network, system and discovery events are refused as unsupported.
+//! gives the same names as from there, and an operation of Google's or Azure's means what it means there. Findings, network,
+//! system and discovery events are refused as unsupported.
 
 use std::borrow::Cow;
 
@@ -392,18 +393,18 @@ impl<'a> Call<'a> {
                 Verb::Write
             };
         }
-        match self.own_verb() {
-            // What a cloud's operation is not known for by its name, the activity may know.
+        if is_azure(self.operation) {
+            return azure::verb(self.operation, "");
+        }
+        match self.google_verb() {
+            // What does not look by its name may do so by its activity.
             Some(Verb::Write) | None => self.active_verb(),
             Some(verb) => verb,
         }
     }
 
-    /// What an operation of Google's or Azure's means there.
-    fn own_verb(&self) -> Option<Verb> {
-        if is_azure(self.operation) {
-            return Some(azure::verb(self.operation, ""));
-        }
+    /// What a method of Google's means there.
+    fn google_verb(&self) -> Option<Verb> {
         let is_google = self.service == kubernetes::SERVICE || self.service.ends_with(".googleapis.com");
         let touched = self.record.resources.as_ref().and_then(|List(list)| list.first()).map(|Object(touched)| touched);
         let target = touched.map(|touched| audit::first([Some(said(&touched.uid)), Some(said(&touched.name))]));

@@ -97,6 +97,7 @@ fn an_operation_of_a_cloud_means_what_it_means_there() {
     assert_eq!(verb("storage.objects.get", storage, 99), Verb::Read);
     assert_eq!(verb("Microsoft.Authorization/roleAssignments/write", "Azure", 1), Verb::PermissionChange);
     assert_eq!(verb("Microsoft.Compute/virtualMachines/runCommand/action", "Azure", 99), Verb::Execute);
+    assert_eq!(verb("Microsoft.Compute/virtualMachines/delete", "Azure", 2), Verb::Write);
     assert_eq!(verb("AccessSecretVersion", "secretmanager.googleapis.com", 2), Verb::Read);
     assert_eq!(verb("DeleteBucket", "s3.amazonaws.com", 99), Verb::Write);
 }
