@@ -9,13 +9,13 @@ use anyhow::Result;
 use serde_json::json;
 use tautline_detectors::deviation::Deviation;
 use tautline_detectors::event::Millis;
-use tautline_detectors::rulebook::{Control, Rulebook, RulebookError};
+use tautline_detectors::rulebook::{Control, RuleFile, Rulebook, RulebookError};
 use tautline_ingest::Format;
 use tautline_ingest::redact::Redactor;
 
 use crate::config::RulebookPaths;
 use crate::feed::Feed;
-use crate::rules;
+use crate::{rules, signing};
 
 /// When the controls' events were received, as far as they are concerned: after all of them.
 const RECEIVED: Millis = 4_102_444_800_000;
@@ -78,7 +78,7 @@ impl Report {
 pub(crate) fn run(paths: &RulebookPaths, redactor: &Redactor, bless: bool) -> Report {
     let mut report = Report { hash: None, checked: Vec::new(), warnings: Vec::new(), errors: Vec::new() };
     let book = rules::read(paths);
-    let example = rules::read(&rules::example_paths(paths));
+    let example = rules::read(&rules::example_paths(paths)).and_then(|book| signing_for_examples(&book));
     let lacking = rules::without_events(&paths.rules);
     match (book, example) {
         (Ok(book), Ok(example)) if lacking.is_empty() => {
@@ -96,6 +96,16 @@ pub(crate) fn run(paths: &RulebookPaths, redactor: &Redactor, bless: bool) -> Re
         }
     }
     report
+}
+
+/// The rulebook with the issuers' keys replaced by those that sign the controls' own events.
+fn signing_for_examples(book: &Rulebook) -> Result<Rulebook, Vec<RulebookError>> {
+    let with_keys = |file: &RuleFile| {
+        let is_set = file.name.starts_with("registry/issuers/");
+        let keys = is_set.then(|| signing::example_keys(&file.text)).flatten();
+        RuleFile { text: keys.unwrap_or_else(|| file.text.clone()), ..file.clone() }
+    };
+    Rulebook::read(book.files().iter().map(with_keys).collect())
 }
 
 fn check_control(
@@ -174,6 +184,8 @@ impl Run<'_> {
         let mut found = Vec::new();
         let mut errors = Vec::new();
         for (index, (number, line)) in scenario.iter().enumerate() {
+            let line =
+                signing::example_line(line).map_err(|error| vec![fault(&path, *number, format!("{error:#}"))])?;
             let fed = feed.judge(line.as_bytes(), RECEIVED);
             errors.extend(fed.rejections.iter().map(|rejection| fault(&path, *number, rejection.to_string())));
             let own: Vec<Deviation> =

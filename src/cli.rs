@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -15,7 +15,8 @@ use crate::files::{Input, Records};
 use crate::output::dead_letter::Keys;
 use crate::output::text;
 use crate::replay::{Form, Replay};
-use crate::{check, demo, explain, kafka, redaction, rules};
+use crate::signing::Key;
+use crate::{check, demo, explain, kafka, redaction, rules, signing};
 
 /// Keeps AI agents on a taut line while they work on cloud production.
 ///
@@ -106,6 +107,22 @@ enum Command {
     DeadLetter {
         #[command(subcommand)]
         command: DeadLetterCommand,
+    },
+    /// Sign a statement (an approval, an override …) with private keys of one's own; two keys make one statement of two
+    Sign {
+        /// File of claims, a JSON object; `-` is standard input. Times may be RFC 3339
+        #[arg(default_value = "-", value_name = "FILE")]
+        claims: PathBuf,
+        /// Private key, a JSON Web Key as `tautline keygen` makes it
+        #[arg(long = "key", required = true, value_name = "FILE")]
+        keys: Vec<PathBuf>,
+    },
+    /// Make a private key to sign statements with, and print the public one for the issuer's key set
+    Keygen {
+        /// The key's id (`kid`)
+        id: String,
+        /// Where the private key goes; the file must not exist
+        file: PathBuf,
     },
     /// Explain one alert: what was expected, what was seen, which policy line, and what would have complied
     Explain {
@@ -201,6 +218,17 @@ fn run(cli: &Cli) -> Result<ExitCode> {
             open_letters(&config, letters, &mut out)?;
             true
         }
+        Command::Sign { claims, keys } => {
+            let keys = keys.iter().map(|path| Key::read(&read_text(path)?)).collect::<Result<Vec<_>>>()?;
+            writeln!(out, "{}", signing::sign(serde_json::from_str(&read_text(claims)?)?, &keys)?)?;
+            true
+        }
+        Command::Keygen { id, file } => {
+            let key = Key::new(id, redaction::random()?);
+            redaction::write_secret(file, &key.private().to_string())?;
+            writeln!(out, "{}", key.public())?;
+            true
+        }
         Command::Explain { id, alerts } => {
             let deviation = explain::find(alerts, id.as_deref())?;
             if cli.common.output == Output::Json {
@@ -228,6 +256,12 @@ fn open_letters(config: &Config, path: &PathBuf, out: &mut impl Write) -> Result
         }
     }
     Ok(())
+}
+
+/// The text of a file, or of standard input for `-`.
+fn read_text(path: &Path) -> Result<String> {
+    let read = if path == Path::new("-") { io::read_to_string(io::stdin()) } else { std::fs::read_to_string(path) };
+    read.with_context(|| format!("cannot read `{}`", path.display()))
 }
 
 fn configuration(common: &Common, command: &Command) -> Result<Config> {

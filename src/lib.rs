@@ -20,6 +20,7 @@ mod redaction;
 mod replay;
 mod rules;
 mod secret;
+mod signing;
 mod status;
 
 pub use cli::main;

@@ -55,7 +55,17 @@ pub(crate) fn kept_key(path: &Path) -> Result<Vec<u8>> {
     }
 }
 
-fn random() -> Result<[u8; 32]> {
+/// Writes a secret into a new file that only we may read.
+pub(crate) fn write_secret(path: &Path, secret: &str) -> Result<()> {
+    let directory = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+    let context = || format!("cannot write `{}`", path.display());
+    let file = tempfile::NamedTempFile::new_in(directory).with_context(context)?;
+    fs::write(file.path(), secret).with_context(context)?;
+    file.persist_noclobber(path).map(drop).with_context(context)
+}
+
+/// Random bytes of the operating system.
+pub(crate) fn random() -> Result<[u8; 32]> {
     let mut random = [0_u8; 32];
     fs::File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut random))

@@ -16,6 +16,9 @@ use crate::redaction::kept_key;
 /// Events that every control must bring along.
 const CONTROL_EVENTS: [&str; 2] = ["fires.jsonl", "silent.jsonl"];
 
+/// Tables that controls read beside their `control.toml`.
+const RULE_TABLES: [&str; 2] = ["approvals/risk.toml", "approvals/operations.toml"];
+
 /// Reads a rulebook from disk.
 ///
 /// # Errors
@@ -29,7 +32,22 @@ pub(crate) fn read(paths: &RulebookPaths) -> Result<Rulebook, Vec<RulebookError>
     for (path, name) in [(&paths.estate, "registry/estate.toml"), (&paths.people, "registry/people.toml")] {
         files.extend(read_file(path, name.to_owned(), &mut errors));
     }
+    if let Some(issuers) = &paths.issuers {
+        files.extend(read_file(issuers, "registry/issuers.toml".to_owned(), &mut errors));
+        files.extend(key_sets(issuers, &mut errors));
+    }
     read_with(&paths.rules, files, errors)
+}
+
+/// The key sets beside `issuers.toml`.
+fn key_sets(issuers: &Path, errors: &mut Vec<RulebookError>) -> Vec<RuleFile> {
+    let directory = issuers.with_file_name("issuers");
+    if !directory.exists() {
+        return Vec::new();
+    }
+    let sets = entries(&directory, errors).into_iter().filter(|path| path.extension().is_some_and(|e| e == "json"));
+    let sets: Vec<PathBuf> = sets.collect();
+    sets.iter().filter_map(|path| read_file(path, format!("registry/issuers/{}", file_name(path)), errors)).collect()
 }
 
 /// Reads a rulebook of the controls in `rules` and the other files as given, whose errors so far are given too.
@@ -68,6 +86,7 @@ pub(crate) fn example_paths(paths: &RulebookPaths) -> RulebookPaths {
         estate: example.join("estate.toml"),
         people: example.join("people.toml"),
         playbooks: example.join("playbooks.d"),
+        issuers: Some(example.join("issuers.toml")).filter(|path| path.exists()),
         ..RulebookPaths::default()
     }
 }
@@ -112,7 +131,7 @@ fn control_files(folder: &Path, name: &str, files: &mut Vec<RuleFile>, errors: &
         let kind = path.extension().and_then(|extension| extension.to_str());
         is_control |= file == "control.toml";
         match kind {
-            Some("toml") if file != "control.toml" => {
+            Some("toml") if file != "control.toml" && !RULE_TABLES.contains(&format!("{name}/{file}").as_str()) => {
                 let message = "is no file of a control: it has `control.toml` and `*.cedar`".to_owned();
                 errors.push(RulebookError { path: path.display().to_string(), line: 1, message });
             }

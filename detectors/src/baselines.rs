@@ -2,7 +2,7 @@
 
 use std::hash::BuildHasher;
 use std::hint;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrayvec::ArrayVec;
 use hashbrown::{HashSet, HashTable};
@@ -12,6 +12,7 @@ use crate::event::{Digest, Event, Millis, Outcome, Verb};
 use crate::stats::Tally;
 
 mod cells;
+mod dossier;
 mod interner;
 mod layout_1;
 mod pairing;
@@ -20,6 +21,8 @@ mod recent;
 mod snapshot;
 
 pub use cells::Cell;
+pub use dossier::Dossier;
+pub(crate) use dossier::{HeldApproval, Side, Sum, Unapproved};
 pub(crate) use pairing::{Declared, Effect, MOST_FOLLOWED, kept};
 pub use pairing::{Heard, Pairing, Waiting};
 pub use profile::{Profile, RateHistory, RunState};
@@ -295,6 +298,12 @@ impl<'b> Past<'b> {
         self.profile
     }
 
+    /// What is kept besides counts.
+    pub(crate) fn dossier(self) -> &'b Dossier {
+        static EMPTY: LazyLock<Dossier> = LazyLock::new(Dossier::default);
+        self.profile.and_then(|profile| profile.dossier.as_deref()).unwrap_or(&EMPTY)
+    }
+
     /// How often a value came in a dimension.
     pub fn cell(self, dimension: Dimension, value: &str) -> Cell {
         let found = || Some(self.profile?.cell(dimension, self.values.code(value)?));
@@ -376,9 +385,10 @@ impl Baselines {
         self.notices.digests.len()
     }
 
-    /// Whether anything waits for a tick: a playbook run under way, or what is not paired yet.
+    /// Whether anything waits for a tick: a playbook run under way, what is not paired yet, or what is in a dossier.
     pub fn has_waiting(&self) -> bool {
-        self.iter().any(|(_, profile)| !profile.runs.is_empty() || profile.pairing.is_some())
+        self.iter()
+            .any(|(_, profile)| !profile.runs.is_empty() || profile.pairing.is_some() || profile.dossier.is_some())
     }
 
     /// How much waits for its counterpart.
@@ -565,6 +575,16 @@ impl Baselines {
         taken
     }
 
+    /// Notes that a statement about an agent arrived. Returns where its profile lies; `None` for a repeat.
+    pub(crate) fn arrive_stated(&mut self, agent: &str, event: &Event) -> Option<Slot> {
+        let slot = match self.slot(agent) {
+            Some(slot) => slot,
+            None => self.add(Profile::starting(agent, event.at))?,
+        };
+        let profile = self.profile_mut(slot)?;
+        (event.digest.is_empty() || profile.recent.is_new(event.digest.0)).then_some(slot)
+    }
+
     /// Marks what was heard of an agent.
     pub(crate) fn hear(&mut self, slot: Slot, heard: Heard) {
         if let Some(profile) = self.profile_mut(slot) {
@@ -581,13 +601,38 @@ impl Baselines {
         Some(changed)
     }
 
+    /// Takes an agent's dossier out, to be changed and put back.
+    pub(crate) fn take_dossier(&mut self, slot: Slot) -> Dossier {
+        let kept = self.profile(slot).is_some_and(|profile| profile.dossier.is_some());
+        let taken = if kept { self.profile_mut(slot).and_then(|profile| profile.dossier.take()) } else { None };
+        taken.map(|dossier| *dossier).unwrap_or_default()
+    }
+
+    /// Puts an agent's dossier back. An empty one takes no room.
+    pub(crate) fn put_dossier(&mut self, slot: Slot, dossier: Dossier) {
+        if dossier != Dossier::default()
+            && let Some(profile) = self.profile_mut(slot)
+        {
+            profile.dossier = Some(Box::new(dossier));
+        }
+    }
+
+    /// The agents that have a dossier, in the order of their names.
+    pub(crate) fn with_dossier(&self) -> Vec<(String, Slot)> {
+        self.agents_of(|profile| profile.dossier.is_some())
+    }
+
     /// The agents of whose pairing `is_due` holds, in the order of their names.
     pub(crate) fn unsettled(&self, is_due: impl Fn(&Profile, &Pairing) -> bool) -> Vec<(String, Slot)> {
-        let due = |profile: &&Profile| profile.pairing.as_ref().is_some_and(|pairing| is_due(profile, pairing));
+        self.agents_of(|profile| profile.pairing.as_ref().is_some_and(|pairing| is_due(profile, pairing)))
+    }
+
+    /// The agents of whose profile this holds, in the order of their names.
+    fn agents_of(&self, holds: impl Fn(&Profile) -> bool) -> Vec<(String, Slot)> {
         let mut agents: Vec<(String, Slot)> = self
             .iter()
             .map(|(_, profile)| profile)
-            .filter(due)
+            .filter(|profile| holds(profile))
             .filter_map(|profile| Some((profile.agent.to_string(), self.slot(&profile.agent)?)))
             .collect();
         agents.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
@@ -631,6 +676,12 @@ fn profile_mut(chunks: &mut [Arc<Chunk>], generation: u64, Slot(place): Slot) ->
     let chunk = Arc::make_mut(chunks.get_mut(place / CHUNK)?);
     chunk.version = generation;
     chunk.profiles.get_mut(place % CHUNK)
+}
+
+/// The profile in this row of a table.
+fn of_agent<T>(profiles: &mut [(Profile, T)], row: u32) -> Result<&mut Profile, RestoreError> {
+    let profile = profiles.get_mut(usize::try_from(row).unwrap_or(usize::MAX));
+    profile.map(|(profile, _)| profile).ok_or_else(|| RestoreError::Damaged("agent of what is kept".to_owned()))
 }
 
 fn slot(place: u32) -> Slot {

@@ -4,13 +4,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::baselines::{Baselines, Dimension, Heard, Note, Pairing, Piece, Profile, RunState, Slot};
-use crate::detector::{Conformance, Memory, Now, Sighting, Suspicion};
+use crate::baselines::{Baselines, Dimension, Heard, Note, Observed, Pairing, Piece, Profile, RunState, Slot};
+use crate::detector::{Case, Conformance, Detector, Found, Hearing, Memory, Now, Sighting, Suspicion};
 use crate::deviation::{AgentFacts, Deviation, Evidence, LearningState, Severity};
-use crate::event::{AgentRef, Event, Millis, Outcome};
+use crate::event::{AgentRef, Event, Millis, Outcome, Source};
 use crate::response;
 use crate::rulebook::{Agent, Control, DecisionCache, Facts, Judgement, PolicyRef, Rulebook, Violation};
+use crate::statement::{Claims, Distrust, Token};
 use crate::trust;
+
+const DAY: Millis = 24 * 3_600_000;
 
 /// Every input of the engine is a record of the log.
 #[derive(Clone, Debug)]
@@ -99,6 +102,7 @@ impl Engine {
     /// Takes one input. Never fails: whatever could, was checked when the rulebook was read and the event decoded.
     pub fn step(&mut self, input: &Input) -> (Verdict, Vec<Deviation>) {
         match input {
+            Input::Event(event) if event.source == Source::Statement => self.hear(event),
             Input::Event(event) => self.judge(event),
             Input::Accepted(event) => (self.accept(event), Vec::new()),
             Input::Rulebook(book) => {
@@ -108,7 +112,9 @@ impl Engine {
             }
             Input::Tick { at, audited_until } => {
                 let mut deviations = self.end_idle_runs(*at);
-                deviations.extend(self.settle(Now { at: *at, audited_until: *audited_until }));
+                let now = Now { at: *at, audited_until: *audited_until };
+                deviations.extend(self.settle(now));
+                deviations.extend(self.settle_dossiers(now));
                 (Verdict::Control, deviations)
             }
         }
@@ -128,9 +134,11 @@ impl Engine {
         let found = findings(&book, sighting, &mut self.notes);
         // What the cloud refused is no habit, and a repeat of what was reported is no more acceptable for being silent.
         let refused = matches!(event.outcome, Outcome::Denied(_));
-        let learnable = found.is_empty() && !refused && !past.is_suspect(&observed, event.at);
+        let waits = book.detectors().any(|detector| detector.awaits(sighting));
+        let learnable = found.is_empty() && !waits && !refused && !past.is_suspect(&observed, event.at);
         self.baselines.note(slot, self.notes.drain(..));
         let mut deviations = self.report(&book, (id, agent, slot), event, found);
+        self.keep(&book, slot, event, &observed, &judgement);
         if learnable {
             self.baselines.learn(slot, event.at, &observed);
         }
@@ -139,6 +147,54 @@ impl Engine {
             deviations.extend(self.end_run(&book, id, &oldest, event.at));
         }
         (Verdict::Judged, deviations)
+    }
+
+    /// Takes what an event adds into what is kept of its agent.
+    fn keep(&mut self, book: &Rulebook, slot: Slot, event: &Event, observed: &Observed<'_>, judgement: &Judgement) {
+        let mut dossier = self.baselines.take_dossier(slot);
+        let sighting = Sighting { event, past: self.baselines.past_at(slot), observed, judgement, book };
+        book.detectors().for_each(|detector| detector.keep(sighting, &mut dossier));
+        self.baselines.put_dossier(slot, dossier);
+    }
+
+    /// Takes in a statement about an agent: one that its issuer signed is believed, any other is reported.
+    fn hear(&mut self, event: &Event) -> (Verdict, Vec<Deviation>) {
+        let book = Arc::clone(&self.book);
+        let known = event.agent.registered().and_then(|id| Some((id, book.registry.by_id(id)?)));
+        let token = event.statement.as_deref().and_then(|text| Token::read(text).ok());
+        let (Some((id, agent)), Some(token)) = (known, token) else { return (Verdict::Unregistered, Vec::new()) };
+        let Some(slot) = self.baselines.arrive_stated(id, event) else { return (Verdict::Repeated, Vec::new()) };
+        let deviations = match book.issuers.verify(&token) {
+            Err(why) => self.disbelieve(&book, (id, agent, slot), event, (&token.claims, why)),
+            Ok(signers) => {
+                let hearing = Hearing { claims: &token.claims, signers: &signers, agent, book: &book };
+                let mut dossier = self.baselines.take_dossier(slot);
+                let found = of_detectors(&book, |detector| detector.hear(&hearing, &mut dossier));
+                self.baselines.put_dossier(slot, dossier);
+                self.report(&book, (id, agent, slot), event, found)
+            }
+        };
+        (Verdict::Judged, deviations)
+    }
+
+    /// Reports a statement that is not believed, once a day for each agent, kind and reason. Anybody may have written it:
+    /// it moves nobody's trust.
+    fn disbelieve(
+        &mut self,
+        book: &Rulebook,
+        (id, agent, slot): (&str, &Agent, Slot),
+        event: &Event,
+        (claims, why): (&Claims, Distrust),
+    ) -> Vec<Deviation> {
+        let day = event.at.div_euclid(DAY);
+        if !self.baselines.notice(format!("{id} {} {why} {day}", claims.says.name())) {
+            return Vec::new();
+        }
+        let profile = self.baselines.past_at(slot).profile();
+        let evidence = profile.map_or(0.0, |p| trust::decayed(p.evidence, p.evidence_at, event.at));
+        let (facts, unmoved) = (registered(id, agent, profile), trust::weigh(evidence, 0.0).0);
+        let found = of_detectors(book, |detector| detector.disbelieve(claims, &why)).into_iter();
+        found.map(|finding| assemble(book, facts.clone(), event, finding, 0, unmoved)).collect()
     }
 
     /// An unregistered principal has no baseline, only policy, and each policy that it breaks is reported once; a cloud's
@@ -258,6 +314,31 @@ impl Engine {
         deviations
     }
 
+    /// Ends what has waited long enough for a statement, and reports what comes of that.
+    fn settle_dossiers(&mut self, now: Now) -> Vec<Deviation> {
+        let book = Arc::clone(&self.book);
+        let mut deviations = Vec::new();
+        for (id, slot) in self.baselines.with_dossier() {
+            let Some(agent) = book.registry.by_id(&id) else { continue };
+            let case = Case { now, agent, book: &book };
+            let mut dossier = self.baselines.take_dossier(slot);
+            let mut ended = Vec::new();
+            for control in book.controls() {
+                for (severity, detector) in &control.detectors {
+                    let found = detector.settle(&case, &mut dossier).into_iter();
+                    ended.extend(found.map(|Found { event, suspicion }| {
+                        (event, Finding::of_suspicion(control, *severity, suspicion))
+                    }));
+                }
+            }
+            self.baselines.put_dossier(slot, dossier);
+            for (event, finding) in ended {
+                deviations.extend(self.report(&book, (&id, agent, slot), &event, vec![finding]));
+            }
+        }
+        deviations
+    }
+
     /// Assesses a run that goes no further.
     fn end_run(&mut self, book: &Rulebook, id: &str, run: &RunState, at: Millis) -> Vec<Deviation> {
         let known = book.registry.by_id(id).zip(self.baselines.slot(id));
@@ -304,7 +385,7 @@ impl<'b> Finding<'b> {
     fn of_suspicion(control: &'b Control, severity: Severity, suspicion: Suspicion) -> Self {
         Self {
             control,
-            severity,
+            severity: suspicion.severity.unwrap_or(severity),
             policy: None,
             policy_failed: false,
             what: suspicion.what,
@@ -354,6 +435,17 @@ fn findings<'b>(book: &'b Rulebook, sighting: Sighting<'_>, notes: &mut Vec<Note
         for (severity, detector) in &control.detectors {
             found.extend(detector.assess(sighting).map(|s| Finding::of_suspicion(control, *severity, s)));
             detector.note(sighting, notes);
+        }
+    }
+    found
+}
+
+/// What all detectors find when they are asked.
+fn of_detectors<'b>(book: &'b Rulebook, mut ask: impl FnMut(&dyn Detector) -> Option<Suspicion>) -> Vec<Finding<'b>> {
+    let mut found = Vec::new();
+    for control in book.controls() {
+        for (severity, detector) in &control.detectors {
+            found.extend(ask(&**detector).map(|suspicion| Finding::of_suspicion(control, *severity, suspicion)));
         }
     }
     found

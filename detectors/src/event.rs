@@ -65,6 +65,9 @@ pub struct Event {
     pub trace: Option<Trace>,
     /// How it ended.
     pub outcome: Outcome,
+    /// The statement itself, signatures and all, where this is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statement: Option<String>,
 }
 
 /// The first 16 bytes of a SHA-256, in hex where it is written; empty where nothing is known of the bytes.
@@ -128,11 +131,13 @@ pub enum Source {
     Mcp,
     /// A record of a framework of one's own, read by a declared mapping.
     Mapping,
+    /// What an issuer states about an agent; believed by its signature only.
+    Statement,
 }
 
 impl Source {
     /// Every source.
-    pub const ALL: [Source; 10] = [
+    pub const ALL: [Source; 11] = [
         Source::AgentAction,
         Source::Cloudtrail,
         Source::Gcp,
@@ -143,6 +148,7 @@ impl Source {
         Source::Otel,
         Source::Mcp,
         Source::Mapping,
+        Source::Statement,
     ];
 
     /// The name used in policies, metrics and alerts.
@@ -158,12 +164,13 @@ impl Source {
             Source::Otel => "otel",
             Source::Mcp => "mcp",
             Source::Mapping => "mapping",
+            Source::Statement => "statement",
         }
     }
 
     /// Whether the cloud wrote this record, so that the agent could not have made it up.
     pub fn is_audit(self) -> bool {
-        !matches!(self, Source::AgentAction | Source::Otel | Source::Mcp | Source::Mapping)
+        !matches!(self, Source::AgentAction | Source::Otel | Source::Mcp | Source::Mapping | Source::Statement)
     }
 }
 
@@ -448,6 +455,6 @@ impl Event {
             Outcome::Failed(_) if !self.source.is_audit() => Outcome::Failed(String::new()),
             known => known.clone(),
         };
-        Self { arguments: arguments.collect(), reasoning, outcome, ..self.clone() }
+        Self { arguments: arguments.collect(), reasoning, outcome, statement: None, ..self.clone() }
     }
 }

@@ -11,6 +11,7 @@ pub mod event;
 pub mod glob;
 pub mod response;
 pub mod rulebook;
+pub mod statement;
 pub mod stats;
 #[cfg(test)]
 mod testing;

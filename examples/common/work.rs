@@ -134,7 +134,13 @@ pub(crate) fn alert(deviations: &[Deviation]) -> String {
 }
 
 fn found(rule: &str) -> Option<Suspicion> {
-    Some(Suspicion { what: rule.to_owned(), evidence: Vec::new(), counterfactual: String::new(), remember: Vec::new() })
+    Some(Suspicion {
+        what: rule.to_owned(),
+        evidence: Vec::new(),
+        counterfactual: String::new(),
+        remember: Vec::new(),
+        severity: None,
+    })
 }
 
 #[derive(Debug)]

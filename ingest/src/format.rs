@@ -10,7 +10,7 @@ use tautline_detectors::event::{Digest, Event};
 
 use crate::json::{self, Raw};
 use crate::wire::{self, Text, shown};
-use crate::{Reason, Rejection, agent_action, azure, cloudtrail, gcp, github, kubernetes, mcp, ocsf, otlp};
+use crate::{Reason, Rejection, agent_action, azure, cloudtrail, gcp, github, kubernetes, mcp, ocsf, otlp, statement};
 
 /// What the bytes of a stream are.
 ///
@@ -41,6 +41,8 @@ pub enum Format {
     OtlpJson,
     /// Logs of MCP's messages, in an envelope of ours.
     Mcp,
+    /// What issuers state about agents: JWS, compact or in the general JSON serialization.
+    Statement,
 }
 
 /// One format: how its records are told from others, what they hold and how it is decoded.
@@ -72,6 +74,7 @@ pub(crate) const WIRES: &[Wire] = &[
     otlp::PROTO,
     otlp::JSON,
     mcp::WIRE,
+    statement::WIRE,
 ];
 
 impl Format {
@@ -144,6 +147,9 @@ impl<'a> Opened<'a> {
 pub(crate) fn wire_of(text: &str, format: Format) -> Result<&'static Wire, Rejection> {
     if let Some(wire) = format.wire() {
         return Ok(wire);
+    }
+    if statement::is_compact(text) {
+        return Ok(&statement::WIRE);
     }
     let top: Top<'_> = wire::object(text, "")?;
     WIRES.iter().find(|wire| (wire.looks)(&top)).ok_or_else(unknown)

@@ -30,6 +30,7 @@ mod payload;
 mod protobuf;
 pub mod redact;
 pub mod resolve;
+mod statement;
 mod tool;
 mod wire;
 

@@ -23,9 +23,10 @@ use serde_json::Value;
 use sha2::Sha256;
 use tautline_detectors::event::{AgentRef, Argument, Event, Millis, Outcome};
 use tautline_detectors::rulebook::{Registry, Rulebook, hex};
+use tautline_detectors::statement::Token;
 
 use crate::resolve::resolve;
-use crate::{Reader, Rejection, cloudtrail};
+use crate::{Reader, Reason, Rejection, cloudtrail};
 
 mod secrets;
 
@@ -155,6 +156,10 @@ impl Redactor {
                 Ok(event) => {
                     resolve(event, book);
                     self.redact(event, &book.registry);
+                    if self.rules.would_redact_statement(event) {
+                        let detail = "the statement holds a secret, which no log may have: state it without";
+                        *result = Err(Rejection::new(Reason::InvalidValue, detail));
+                    }
                 }
                 Err(rejection) => self.rules.reject(rejection),
             }
@@ -263,6 +268,8 @@ fn each_text(event: &mut Event, visit: &mut impl FnMut(&mut String)) {
         origin,
         trace,
         outcome,
+        // Whoever changes it breaks its signature: one that holds a secret is refused instead.
+        statement: _,
     } = event;
     if let AgentRef::Unregistered(principal) = agent {
         visit(principal);
@@ -324,6 +331,15 @@ fn texts_of<'e>(event: &'e mut Event, field: &Field) -> Vec<&'e mut String> {
 }
 
 impl Rules {
+    /// Whether what a statement says holds anything that must be redacted.
+    fn would_redact_statement(&self, event: &Event) -> bool {
+        let token = event.statement.as_deref().and_then(|text| Token::read(text).ok());
+        let Some(mut claims) = token.and_then(|token| serde_json::to_string(&token.claims).ok()) else { return false };
+        let before = claims.clone();
+        self.redact_text(&mut claims);
+        claims != before
+    }
+
     /// What stands for a secret.
     fn hash(&self, kind: &str, secret: &str) -> String {
         let mut mac = self.mac.clone();

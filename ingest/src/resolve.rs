@@ -1,6 +1,6 @@
 //! Who is it, and where: from what the bytes say to a registered agent, an environment and a meaning.
 
-use tautline_detectors::event::{AgentRef, Event};
+use tautline_detectors::event::{AgentRef, Event, Source};
 use tautline_detectors::rulebook::{Agent, Rulebook};
 
 /// Fills in what the rulebook knows of an event: the agent, the place, and what its operation means.
@@ -12,8 +12,10 @@ pub fn resolve(event: &mut Event, book: &Rulebook) {
     if !event.source.is_audit() {
         believe_arn(event);
     }
-    book.vocabulary.classify(event);
-    book.estate.locate(event);
+    if event.source != Source::Statement {
+        book.vocabulary.classify(event);
+        book.estate.locate(event);
+    }
     event.agent = if event.source.is_audit() { by_identity(event, book) } else { by_claim(event, book) };
 }
 

@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Int64Type, UInt32Type};
 use arrow::error::ArrowError;
 
 use super::snapshot::{Table, column, damaged, numbers, one_table, text};
-use super::{Profile, RestoreError};
+use super::{Profile, RestoreError, of_agent};
 use crate::event::{Event, Millis, Outcome, Reasoning, Source};
 
 /// Most declared actions, and most effects, that are followed of one agent at once.
@@ -180,6 +180,7 @@ pub(crate) fn kept(event: &Event) -> Box<Event> {
             Outcome::Failed(_) if silent => Outcome::Failed(String::new()),
             known => known.clone(),
         },
+        statement: None,
     })
 }
 
@@ -313,11 +314,6 @@ fn restore_effects<T>(profiles: &mut [(Profile, T)], batch: &RecordBatch) -> Res
         of_agent(profiles, agents.value(row))?.pairing.get_or_insert_default().effects.push(effect);
     }
     Ok(())
-}
-
-fn of_agent<T>(profiles: &mut [(Profile, T)], row: u32) -> Result<&mut Profile, RestoreError> {
-    let profile = profiles.get_mut(usize::try_from(row).unwrap_or(usize::MAX));
-    profile.map(|(profile, _)| profile).ok_or_else(|| damaged("agent of what waits"))
 }
 
 fn booleans<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b BooleanArray, RestoreError> {

@@ -3,6 +3,7 @@
 use compact_str::CompactString;
 
 use super::cells::{Cell, Cells, Key};
+use super::dossier::Dossier;
 use super::pairing::{Heard, Pairing};
 use super::recent::Recent;
 use super::{Dimension, RATES, Rate, WINDOW};
@@ -83,6 +84,8 @@ pub struct Profile {
     pub(crate) settled: Millis,
     /// What waits for its counterpart.
     pub(crate) pairing: Option<Box<Pairing>>,
+    /// What was stated about it, and waits for that.
+    pub(crate) dossier: Option<Box<Dossier>>,
     /// Digests of the latest events, to tell repeats.
     pub(super) recent: Recent,
     /// What is counted.

@@ -1,9 +1,9 @@
 //! Snapshots of the baselines as Arrow record batches, and back.
 //!
-//! Layout 4, eight tables: `agents` (a row an agent), `cells` (what is counted of each agent, agent by agent), `texts` (the
+//! Layout 5, nine tables: `agents` (a row an agent), `cells` (what is counted of each agent, agent by agent), `texts` (the
 //! values that the cells are of), `runs` (a row a playbook run under way), `notices` (a row the digest of a report about
-//! an unregistered principal) and those of what waits to be paired (`pairing.rs`). Layout 3 has nothing that waits, and
-//! layout 2 the reports themselves for their digests. A whole snapshot is one set of them, sorted by its texts, so that
+//! an unregistered principal), those of what waits to be paired (`pairing.rs`) and `dossiers` (`dossier.rs`). Layout 4 has
+//! no dossiers, layout 3 nothing that waits either, and layout 2 the reports themselves for their digests. A whole snapshot is one set of them, sorted by its texts, so that
 //! equal memory gives equal bytes whatever the order in which it was learned; a piece of a checkpoint is a set in the
 //! order of the memory.
 
@@ -22,14 +22,15 @@ use rustc_hash::FxHashMap;
 use super::cells::{Cells, Key};
 use super::{
     Baselines, Cell, Content, DIMENSIONS, Dimension, HOURS_OF_WEEK, Notices, Piece, Profile, RATES, RateHistory,
-    RunState, Texts, layout_1, pairing,
+    RunState, Texts, dossier, layout_1, pairing,
 };
 use crate::event::Digest;
 use crate::stats::WindowCounts;
 
 /// Version of the tables' layout, kept in each schema's metadata.
-const VERSION: &str = "4";
+const VERSION: &str = "5";
 /// Those before.
+const WITHOUT_DOSSIERS: &str = "4";
 const WITHOUT_PAIRING: &str = "3";
 const WITH_LINES: &str = "2";
 
@@ -115,7 +116,7 @@ impl Baselines {
     pub fn absorb(&mut self, batches: &[RecordBatch]) -> Result<(), RestoreError> {
         match layout(batches)? {
             layout_1::VERSION => layout_1::absorb(self, batches),
-            layout @ (WITH_LINES | WITHOUT_PAIRING | VERSION) => self.absorb_tables(layout, batches),
+            layout @ (WITH_LINES | WITHOUT_PAIRING | WITHOUT_DOSSIERS | VERSION) => self.absorb_tables(layout, batches),
             other => Err(RestoreError::Version(other.to_owned())),
         }
     }
@@ -136,8 +137,11 @@ impl Baselines {
         let mut profiles = profiles(one_table(batches, "agents")?)?;
         let cells = cells(&profiles, one_table(batches, "cells")?, &keys)?;
         runs(&mut profiles, one_table(batches, "runs")?)?;
-        if layout == VERSION {
+        if matches!(layout, WITHOUT_DOSSIERS | VERSION) {
             pairing::restore(&mut profiles, batches)?;
+        }
+        if layout == VERSION {
+            dossier::restore(&mut profiles, batches)?;
         }
         for ((profile, _), cells) in profiles.into_iter().zip(cells) {
             self.admit(profile, cells)?;
@@ -294,7 +298,8 @@ fn tables(profiles: &[&Profile], cells: CellColumns<'_>, notices: &Notices) -> R
     let notices = Table::new("notices").with("digest", BinaryArray::from_iter_values(digests));
     let texts = cells.texts_table();
     let whole = [agents, texts, cells.table(), runs_table(profiles), notices];
-    whole.into_iter().chain(pairing::tables(profiles)?).map(Table::batch).collect()
+    let kept = dossier::table(profiles)?;
+    whole.into_iter().chain(pairing::tables(profiles)?).chain([kept]).map(Table::batch).collect()
 }
 
 fn agents_table(profiles: &[&Profile]) -> Table {

@@ -63,6 +63,7 @@ impl Detector for Burst {
             counterfactual: format!("the same at this agent's usual rate, {}", first.expected),
             evidence,
             remember,
+            severity: None,
         })
     }
 

@@ -1,6 +1,9 @@
 //! Detectors: what needs memory. Adding one is a file here, a line in the table below and a folder in `rules/`.
 
+mod approval;
 mod burst;
+mod forgery;
+mod large_scale;
 mod novelty;
 mod playbook;
 mod policy_drift;
@@ -9,19 +12,24 @@ mod say_do;
 mod unmapped;
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 
-use crate::baselines::{Dimension, Note, Observed, Past, Rate, RunState};
-use crate::deviation::Evidence;
-use crate::event::Event;
-use crate::rulebook::{Judgement, Rulebook};
+use crate::baselines::{Dimension, Dossier, Note, Observed, Past, Rate, RunState};
+use crate::deviation::{Evidence, Severity};
+use crate::event::{Event, Millis};
+use crate::rulebook::{Agent, Judgement, Rulebook, Signers, parse_duration};
+use crate::statement::{Claims, Distrust};
 
 pub use playbook::Conformance;
-pub(crate) use say_do::Now;
+pub use say_do::Now;
 pub use say_do::SayDo;
 
 /// Every detector by the name that `control.toml` uses.
-const TABLE: [(&str, Build); 7] = [
+const TABLE: [(&str, Build); 10] = [
+    ("approval", build_one::<approval::Approvals>),
     ("burst", build_one::<burst::Burst>),
+    ("forgery", build_one::<forgery::Forgery>),
+    ("large-scale", build_one::<large_scale::LargeScale>),
     ("novelty", build_one::<novelty::Novelty>),
     ("playbook", build_one::<playbook::Conformance>),
     ("policy-drift", build_one::<policy_drift::PolicyDrift>),
@@ -74,6 +82,41 @@ pub struct Suspicion {
     pub counterfactual: String,
     /// What to remember, so that the same thing is not reported again.
     pub remember: Vec<Memory>,
+    /// How bad this is, where it differs from what the control says.
+    pub severity: Option<Severity>,
+}
+
+/// A statement about an agent that an issuer of the rulebook made.
+#[derive(Clone, Copy, Debug)]
+pub struct Hearing<'a> {
+    /// What it says.
+    pub claims: &'a Claims,
+    /// Who stands behind it.
+    pub signers: &'a Signers,
+    /// The agent that it is about.
+    pub agent: &'a Agent,
+    /// The rulebook in force.
+    pub book: &'a Rulebook,
+}
+
+/// An agent of which something may have waited long enough.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// How far time has come.
+    pub now: Now,
+    /// The agent.
+    pub agent: &'a Agent,
+    /// The rulebook in force.
+    pub book: &'a Rulebook,
+}
+
+/// What was found of an event that waited.
+#[derive(Debug)]
+pub struct Found {
+    /// The event.
+    pub event: Box<Event>,
+    /// What is wrong with it.
+    pub suspicion: Suspicion,
 }
 
 /// What the engine notes in the baselines for a detector.
@@ -95,6 +138,29 @@ pub trait Detector: Send + Sync + std::fmt::Debug {
     /// Counts for itself, event by event, whatever was found: pushes the notes that it wants kept.
     fn note(&self, _sighting: Sighting<'_>, _notes: &mut Vec<Note>) {}
 
+    /// Whether the event waits for what may still come, so that nothing is learned from it.
+    fn awaits(&self, _sighting: Sighting<'_>) -> bool {
+        false
+    }
+
+    /// Takes what an event adds into what is kept of its agent, after it was assessed.
+    fn keep(&self, _sighting: Sighting<'_>, _dossier: &mut Dossier) {}
+
+    /// Takes in a statement that is believed; what may be wrong with it is about the statement.
+    fn hear(&self, _hearing: &Hearing<'_>, _dossier: &mut Dossier) -> Option<Suspicion> {
+        None
+    }
+
+    /// What is wrong with a statement that is not believed.
+    fn disbelieve(&self, _claims: &Claims, _why: &Distrust) -> Option<Suspicion> {
+        None
+    }
+
+    /// Ends what has waited for long enough.
+    fn settle(&self, _case: &Case<'_>, _dossier: &mut Dossier) -> Vec<Found> {
+        Vec::new()
+    }
+
     /// Assesses a playbook run that ended for want of further actions.
     fn assess_end(&self, _run: &RunState, _book: &Rulebook) -> Option<Suspicion> {
         None
@@ -107,4 +173,9 @@ pub trait Detector: Send + Sync + std::fmt::Debug {
 
     /// Whether its findings are a matter of probability, so that they may not revoke by themselves.
     fn is_statistical(&self) -> bool;
+}
+
+/// Reads a length of time as rules write it.
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Millis, D::Error> {
+    parse_duration(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }

@@ -56,6 +56,7 @@ impl Detector for Novelty {
             counterfactual: format!("something that this agent is known for, most often {usual}"),
             evidence,
             remember,
+            severity: None,
         })
     }
 

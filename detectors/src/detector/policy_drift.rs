@@ -37,6 +37,7 @@ impl Detector for PolicyDrift {
             evidence: gaps.iter().map(|(policy, _)| evidence(policy)).collect(),
             counterfactual: "the same denied by the cloud, as policy says".to_owned(),
             remember: gaps.into_iter().map(|(_, gap)| Memory::Value(Dimension::Gap, gap)).collect(),
+            severity: None,
         })
     }
 

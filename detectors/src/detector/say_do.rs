@@ -4,16 +4,15 @@
 mod matching;
 mod settling;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-use super::{Detector, Sighting, Suspicion};
+use super::{Detector, Sighting, Suspicion, duration};
 use crate::baselines::MOST_FOLLOWED;
 use crate::deviation::{Evidence, Severity};
 use crate::event::{CredentialKind, Event, Millis, Outcome, Trace};
 use crate::glob::{self, Glob};
-use crate::rulebook::parse_duration;
 
-pub(crate) use settling::Now;
+pub use settling::Now;
 use settling::Unpaired;
 
 /// Pairs the changes that an agent declares with those that the audit log shows, and reports what stays alone.
@@ -56,10 +55,6 @@ struct ToolEffects {
     tools: Vec<Glob>,
     /// The operations that a call of them may lead to.
     operations: Vec<Glob>,
-}
-
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Millis, D::Error> {
-    parse_duration(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
 /// How well an effect shows a claim; a better one is greater.
@@ -174,7 +169,13 @@ impl SayDo {
         };
         let score = Severity::High.score();
         let evidence = Evidence { what: kind.to_owned(), observed, expected, p_value: None, sample: 0, score };
-        Suspicion { what: what.to_owned(), evidence: vec![evidence], counterfactual, remember: Vec::new() }
+        Suspicion {
+            what: what.to_owned(),
+            evidence: vec![evidence],
+            counterfactual,
+            remember: Vec::new(),
+            severity: None,
+        }
     }
 }
 
@@ -228,7 +229,7 @@ fn is_named(said: &Event, done: &Event) -> bool {
 }
 
 /// Whether two names may be of one resource: one says nothing, or is a whole part of the other, as a name is of its ARN.
-fn resources_agree(said: &str, done: &str) -> bool {
+pub(super) fn resources_agree(said: &str, done: &str) -> bool {
     let (short, long) = if said.len() <= done.len() { (said, done) } else { (done, said) };
     if short.is_empty() || short == long {
         return true;

@@ -4,11 +4,14 @@
 mod control;
 mod estate;
 mod facts;
+mod issuers;
+mod operations;
 mod people;
 mod playbook;
 mod policy;
 mod registry;
 mod remedy;
+mod risk;
 mod toml_file;
 mod vocabulary;
 
@@ -23,11 +26,16 @@ pub use estate::{Estate, UNMAPPED_ENVIRONMENT};
 #[cfg(test)]
 pub(crate) use facts::MOST_DECISIONS;
 pub use facts::{DecisionCache, Facts};
+pub use issuers::{Issuers, Signers};
+pub(crate) use operations::Comparison;
+pub use operations::Operations;
 pub use people::{People, Person};
 pub use playbook::{Playbook, Playbooks, Step};
 pub use policy::{Judgement, PolicyRef, Violation};
 pub(crate) use registry::parse_duration;
 pub use registry::{Agent, Class, Registry, Window};
+pub(crate) use risk::Limit;
+pub use risk::Risk;
 pub use vocabulary::Vocabulary;
 
 use crate::detector::{Detector, SayDo};
@@ -36,8 +44,9 @@ use policy::Policies;
 
 /// One file of a rulebook. Its logical name says what it is; its path is only for messages.
 ///
-/// Names: `schema.cedarschema`, `vocabulary/*.toml`, `<control>/control.toml`, `<control>/*.cedar`, and below
-/// `registry/`: `agents/*.toml`, `playbooks/*.toml`, `estate.toml`, `people.toml`.
+/// Names: `schema.cedarschema`, `vocabulary/*.toml`, `<control>/control.toml`, `<control>/*.cedar`,
+/// `approvals/risk.toml`, `approvals/operations.toml`, and below `registry/`: `agents/*.toml`, `playbooks/*.toml`,
+/// `estate.toml`, `people.toml`, `issuers.toml`, `issuers/*.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleFile {
     /// Logical name, the same wherever the file lies.
@@ -91,6 +100,12 @@ pub struct Rulebook {
     pub estate: Estate,
     /// The persons who own and approve.
     pub people: People,
+    /// Who may state something about an agent.
+    pub issuers: Issuers,
+    /// Which changes need an approval.
+    pub risk: Risk,
+    /// How audit logs write the parameters of operations.
+    pub operations: Operations,
     /// What native operations mean.
     pub vocabulary: Vocabulary,
     /// Approved workflows.
@@ -111,6 +126,9 @@ impl Rulebook {
         let of_kind = |kind: fn(&str) -> bool| files.iter().filter(move |f| kind(&f.name)).collect::<Vec<_>>();
 
         let people = People::read(&of_kind(|name| name == "registry/people.toml"), &mut errors);
+        let issuers = Issuers::read(&of_kind(|name| name.starts_with("registry/issuers")), &people, &mut errors);
+        let risk = Risk::read(&files, &mut errors);
+        let operations = Operations::read(&files, &mut errors);
         let playbooks = Playbooks::read(&of_kind(|name| name.starts_with("registry/playbooks/")), &mut errors);
         let known_playbook = |id: &str| playbooks.get(id).is_some();
         let agents = of_kind(|name| name.starts_with("registry/agents/"));
@@ -128,7 +146,20 @@ impl Rulebook {
         match policies {
             Some(policies) if errors.is_empty() => {
                 let hash = content_hash(&files);
-                Ok(Self { hash, files, registry, estate, people, vocabulary, playbooks, controls, policies })
+                Ok(Self {
+                    hash,
+                    files,
+                    registry,
+                    estate,
+                    people,
+                    issuers,
+                    risk,
+                    operations,
+                    vocabulary,
+                    playbooks,
+                    controls,
+                    policies,
+                })
             }
             _ => {
                 errors.sort();
@@ -151,6 +182,11 @@ impl Rulebook {
     /// All controls, by id.
     pub fn controls(&self) -> impl Iterator<Item = &Control> {
         self.controls.values()
+    }
+
+    /// All detectors of all controls.
+    pub(crate) fn detectors(&self) -> impl Iterator<Item = &dyn Detector> {
+        self.controls().flat_map(|control| &control.detectors).map(|(_, detector)| &**detector)
     }
 
     /// The control of this id.

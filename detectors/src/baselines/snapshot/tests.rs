@@ -1,9 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use super::*;
-use crate::baselines::{Declared, Effect, Heard, kept};
+use crate::baselines::{Declared, Dossier, Effect, Heard, HeldApproval, Side, Sum, Unapproved, kept};
 use crate::engine::{Engine, Input};
 use crate::event::{AgentRef, Event, Millis, Verb};
+use crate::statement::Approval;
 use crate::testing::{at, book, control, event, in_run};
 
 /// A memory with something in every table.
@@ -42,12 +43,37 @@ fn memory() -> Baselines {
         (pairing.next, pairing.lost, pairing.first_lost) = (9, 2, Some(waits(9)));
         (pairing.lost_until, pairing.lost_reported) = (at(time) + 1, at(time) + 2);
     });
+    memory.put_dossier(memory.slot("bot").unwrap(), dossier(at(time)));
+    memory
+}
+
+fn dossier(at: Millis) -> Dossier {
+    let approval = Approval {
+        requester: "bot".to_owned(),
+        operation: "ecs:StopTask".to_owned(),
+        resource: "task/1".to_owned(),
+        parameters: serde_json::Map::from_iter([("force".to_owned(), true.into())]),
+        digest: "sha-256:00".to_owned(),
+        count: 1,
+    };
+    let (id, by) = ("apr-1".to_owned(), "ana@example.com".to_owned());
+    let held = HeldApproval { id, by, at, until: at + 1, approval, used_said: 1, used_done: 0 };
+    let event = kept(&event(10, "ecs:StopTask", "2026-03-02T12:00:00Z"));
+    let (limit, run) = ("deletions".to_owned(), "r-1".to_owned());
+    let sum = Sum { limit, side: Side::Done, run, minutes: vec![(at / 60_000, 3)], reported: Some(at) };
+    Dossier { approvals: vec![held], unapproved: vec![Unapproved { event, reported: true }], sums: vec![sum] }
+}
+
+/// The memory that the fourth layout has of it.
+fn without_dossier() -> Baselines {
+    let mut memory = memory();
+    memory.take_dossier(memory.slot("bot").unwrap());
     memory
 }
 
 /// The memory that layouts before the fourth have of it.
 fn without_pairing() -> Baselines {
-    let mut memory = memory();
+    let mut memory = without_dossier();
     let profile = memory.profile_mut(memory.slot("bot").unwrap()).unwrap();
     (profile.heard, profile.settled, profile.pairing) = (Heard::default(), Millis::MIN, None);
     memory
@@ -224,6 +250,7 @@ fn pieces_hold_together_what_the_whole_holds() {
 const LAYOUT_1: &[u8] = include_bytes!("../layout-1.arrows");
 const LAYOUT_2: &[u8] = include_bytes!("../layout-2.arrows");
 const LAYOUT_3: &[u8] = include_bytes!("../layout-3.arrows");
+const LAYOUT_4: &[u8] = include_bytes!("../layout-4.arrows");
 
 fn fixture(mut bytes: &[u8]) -> Vec<RecordBatch> {
     let mut tables = Vec::new();
@@ -236,11 +263,12 @@ fn fixture(mut bytes: &[u8]) -> Vec<RecordBatch> {
 
 #[test]
 fn the_layouts_before_are_restored() {
-    for (bytes, count) in [(LAYOUT_1, 4), (LAYOUT_2, 5), (LAYOUT_3, 5)] {
+    for (bytes, count) in [(LAYOUT_1, 4), (LAYOUT_2, 5), (LAYOUT_3, 5), (LAYOUT_4, 8)] {
         let tables = fixture(bytes);
         assert_eq!(tables.len(), count);
         let mut restored = Baselines::restore(&tables).unwrap();
-        assert_eq!(restored.snapshot().unwrap(), without_pairing().snapshot().unwrap());
+        let expected = if count == 8 { without_dossier() } else { without_pairing() };
+        assert_eq!(restored.snapshot().unwrap(), expected.snapshot().unwrap());
         if let Some(lines) = tables[count - 1].column_by_name("notice") {
             let line = lines.as_string::<i32>().value(0).to_owned();
             assert!(!restored.notice(line), "what was reported is not reported again");

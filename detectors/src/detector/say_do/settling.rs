@@ -37,11 +37,11 @@ impl Unpaired {
 
 /// What a tick says of time.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Now {
+pub struct Now {
     /// The time.
-    pub(crate) at: Millis,
+    pub at: Millis,
     /// How far the audit log has come.
-    pub(crate) audited_until: Option<Millis>,
+    pub audited_until: Option<Millis>,
 }
 
 impl SayDo {

@@ -1,0 +1,115 @@
+//! What is kept of an agent besides counts: what was stated about it, and what of its actions waits for a statement.
+//! Most agents have none at most times.
+
+use arrow::array::{RecordBatch, StringArray, UInt32Array};
+use arrow::datatypes::UInt32Type;
+use arrow::error::ArrowError;
+use serde::{Deserialize, Serialize};
+
+use super::snapshot::{Table, damaged, numbers, one_table, text};
+use super::{Profile, RestoreError, of_agent};
+use crate::event::{Event, Millis};
+use crate::statement::Approval;
+
+/// What is kept of one agent. Every list is bounded by whoever writes to it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dossier {
+    /// Approvals that were believed, in the order of their arrival.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) approvals: Vec<HeldApproval>,
+    /// Actions that need an approval and wait for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unapproved: Vec<Unapproved>,
+    /// What was changed lately, summed up.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sums: Vec<Sum>,
+}
+
+/// Which side tells of an action: the agent, or the audit log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Side {
+    Said,
+    Done,
+}
+
+impl Side {
+    pub(crate) fn of(event: &Event) -> Self {
+        if event.source.is_audit() { Side::Done } else { Side::Said }
+    }
+}
+
+/// An approval that was believed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct HeldApproval {
+    pub(crate) id: String,
+    pub(crate) by: String,
+    pub(crate) at: Millis,
+    pub(crate) until: Millis,
+    pub(crate) approval: Approval,
+    /// How many resources were changed under it, by the agent's word and by the audit log.
+    pub(crate) used_said: u32,
+    pub(crate) used_done: u32,
+}
+
+impl HeldApproval {
+    pub(crate) fn used(&self, side: Side) -> u32 {
+        match side {
+            Side::Said => self.used_said,
+            Side::Done => self.used_done,
+        }
+    }
+
+    pub(crate) fn use_up(&mut self, side: Side, amount: u32) {
+        let used = match side {
+            Side::Said => &mut self.used_said,
+            Side::Done => &mut self.used_done,
+        };
+        *used = used.saturating_add(amount);
+    }
+}
+
+/// An action that waits for its approval, or that was reported for want of one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Unapproved {
+    pub(crate) event: Box<Event>,
+    /// Whether it was reported: it is kept for a while, so that the other side's word about it is not reported again.
+    pub(crate) reported: bool,
+}
+
+/// How many resources were changed in a run, or in an hour.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sum {
+    /// Name of the limit.
+    pub(crate) limit: String,
+    pub(crate) side: Side,
+    /// The run; empty for the hour.
+    pub(crate) run: String,
+    /// Changes by the minute they were made in; for a run all in one.
+    pub(crate) minutes: Vec<(i64, u32)>,
+    /// When it was reported last.
+    pub(crate) reported: Option<Millis>,
+}
+
+/// The table of what is kept: a row an agent that has a dossier, as JSON.
+pub(super) fn table(profiles: &[&Profile]) -> Result<Table, ArrowError> {
+    let kept: Vec<(u32, &Dossier)> =
+        (0_u32..).zip(profiles).filter_map(|(row, profile)| Some((row, profile.dossier.as_deref()?))).collect();
+    let json = |dossier| serde_json::to_string(dossier).map_err(|error| ArrowError::JsonError(error.to_string()));
+    let texts: Vec<String> = kept.iter().map(|(_, dossier)| json(*dossier)).collect::<Result<_, _>>()?;
+    Ok(Table::new("dossiers")
+        .with("agent", UInt32Array::from_iter_values(kept.iter().map(|(row, _)| *row)))
+        .with("dossier", StringArray::from(texts)))
+}
+
+/// Puts back what was kept.
+pub(super) fn restore<T>(profiles: &mut [(Profile, T)], batches: &[RecordBatch]) -> Result<(), RestoreError> {
+    let batch = one_table(batches, "dossiers")?;
+    let (agents, texts) = (numbers::<UInt32Type>(batch, "agent")?, text(batch, "dossier")?);
+    for row in 0..batch.num_rows() {
+        let dossier = serde_json::from_str(texts.value(row)).map_err(|_| damaged("dossier of an agent"))?;
+        of_agent(profiles, agents.value(row))?.dossier = Some(dossier);
+    }
+    Ok(())
+}

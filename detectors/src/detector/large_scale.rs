@@ -1,0 +1,181 @@
+//! Large scale: many small changes are one large one, and a large one needs an approval of its own.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Detector, Sighting, Suspicion};
+use crate::baselines::{Dossier, HeldApproval, Side, Sum};
+use crate::deviation::{Evidence, Severity};
+use crate::event::{Event, Millis, Outcome};
+use crate::glob::Glob;
+use crate::rulebook::Limit;
+
+/// Most runs of an agent that are summed up at once; the oldest makes room.
+const MOST_SUMS: usize = 64;
+const MINUTE: Millis = 60_000;
+const MINUTES_OF_AN_HOUR: i64 = 60;
+
+/// Reports when an action, a run, or an hour changed more resources than a limit allows and no bulk approval covers it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LargeScale {}
+
+/// What an event brings the sums to.
+struct Totals {
+    action: u32,
+    run: u32,
+    hour: u32,
+}
+
+impl Detector for LargeScale {
+    fn assess(&self, sighting: Sighting<'_>) -> Option<Suspicion> {
+        let Sighting { event, past, book, .. } = sighting;
+        let limit = book.risk.limit(event).filter(|_| counts(event))?;
+        let dossier = past.dossier();
+        let (span, amount, most) = excess(limit, event, dossier)?;
+        let expected = format!("at most {most} in {span}, or a bulk approval that covers as many");
+        let evidence = Evidence {
+            what: "resources".to_owned(),
+            observed: format!("{amount} in {span}"),
+            expected: expected.clone(),
+            p_value: None,
+            sample: 0,
+            score: Severity::High.score(),
+        };
+        Some(Suspicion {
+            what: format!(
+                "makes it {amount} resources changed in {span}, beyond limit `{}`, without a bulk approval",
+                limit.name
+            ),
+            evidence: vec![evidence],
+            counterfactual: expected,
+            remember: Vec::new(),
+            severity: None,
+        })
+    }
+
+    fn keep(&self, sighting: Sighting<'_>, dossier: &mut Dossier) {
+        let Sighting { event, book, .. } = sighting;
+        let Some(limit) = book.risk.limit(event).filter(|_| counts(event)) else { return };
+        let (amount, minute) = (resources(event), event.at.div_euclid(MINUTE));
+        let is_reported = excess(limit, event, dossier).is_some();
+        let mut hour = take_sum(dossier, &limit.name, event, "");
+        match hour.minutes.iter_mut().find(|(at, _)| *at == minute) {
+            Some((_, so_far)) => *so_far = so_far.saturating_add(amount),
+            None => hour.minutes.push((minute, amount)),
+        }
+        hour.minutes.retain(|(at, _)| *at > minute - MINUTES_OF_AN_HOUR);
+        if is_reported {
+            hour.reported = Some(event.at);
+        }
+        dossier.sums.push(hour);
+        let run = run_of(event);
+        if !run.is_empty() {
+            let mut sum = take_sum(dossier, &limit.name, event, run);
+            let so_far = sum.minutes.first().map_or(0, |(_, amount)| *amount);
+            sum.minutes = vec![(minute, so_far.saturating_add(amount))];
+            dossier.sums.push(sum);
+        }
+    }
+
+    fn is_statistical(&self) -> bool {
+        false
+    }
+}
+
+fn counts(event: &Event) -> bool {
+    !matches!(event.outcome, Outcome::Denied(_) | Outcome::Failed(_))
+}
+
+/// The run of an event; for the audit log, which knows none, the session.
+fn run_of(event: &Event) -> &str {
+    let own = event.run.as_ref().map(|run| if run.id.is_empty() { run.session.as_str() } else { run.id.as_str() });
+    own.filter(|run| !run.is_empty()).unwrap_or(&event.principal.session)
+}
+
+fn is_of(sum: &Sum, limit: &str, event: &Event, run: &str) -> bool {
+    sum.limit == limit && sum.side == Side::of(event) && sum.run == run
+}
+
+/// Takes a sum out; what comes new makes the one go that was added to longest ago.
+fn take_sum(dossier: &mut Dossier, limit: &str, event: &Event, run: &str) -> Sum {
+    if let Some(index) = dossier.sums.iter().position(|sum| is_of(sum, limit, event, run)) {
+        return dossier.sums.remove(index);
+    }
+    if dossier.sums.len() >= MOST_SUMS {
+        dossier.sums.remove(0);
+    }
+    let (limit, run) = (limit.to_owned(), run.to_owned());
+    Sum { limit, side: Side::of(event), run, minutes: Vec::new(), reported: None }
+}
+
+/// The span in which an event goes beyond a limit, how many it makes it, and the most that are allowed; `None` where a bulk
+/// approval covers them, or where it was reported within the hour.
+fn excess(limit: &Limit, event: &Event, dossier: &Dossier) -> Option<(&'static str, u32, u32)> {
+    let totals = totals(&limit.name, event, dossier);
+    let spans = [
+        ("one action", totals.action, limit.per_action),
+        ("one run", totals.run, limit.per_run),
+        ("an hour", totals.hour, limit.per_hour),
+    ];
+    let over = spans.into_iter().find(|(_, amount, most)| amount > most)?;
+    let is_covered = dossier.approvals.iter().any(|held| covers(held, event, over.1));
+    (!is_covered && !was_reported(&limit.name, event, dossier)).then_some(over)
+}
+
+fn totals(limit: &str, event: &Event, dossier: &Dossier) -> Totals {
+    let action = resources(event);
+    let minute = event.at.div_euclid(MINUTE);
+    let before = |run: &str, oldest: i64| {
+        let sum = dossier.sums.iter().find(|sum| is_of(sum, limit, event, run));
+        let minutes = sum.into_iter().flat_map(|sum| &sum.minutes).filter(|(at, _)| *at > oldest && *at <= minute);
+        minutes.fold(0_u32, |total, (_, amount)| total.saturating_add(*amount))
+    };
+    let run = run_of(event);
+    let in_run = if run.is_empty() { 0 } else { before(run, i64::MIN) };
+    Totals {
+        action,
+        run: action.saturating_add(in_run),
+        hour: action.saturating_add(before("", minute - MINUTES_OF_AN_HOUR)),
+    }
+}
+
+/// Whether this was reported within the hour.
+fn was_reported(limit: &str, event: &Event, dossier: &Dossier) -> bool {
+    let hour = dossier.sums.iter().find(|sum| is_of(sum, limit, event, ""));
+    hour.and_then(|sum| sum.reported).is_some_and(|at| event.at.saturating_sub(at) <= MINUTE * MINUTES_OF_AN_HOUR)
+}
+
+/// Whether a bulk approval holds for so many resources.
+fn covers(held: &HeldApproval, event: &Event, amount: u32) -> bool {
+    let approval = &held.approval;
+    let fits = |pattern: &str, text: &str| pattern.is_empty() || Glob::new(pattern).matches(text);
+    approval.count > 1
+        && amount <= approval.count
+        && held.at <= event.at
+        && event.at <= held.until
+        && fits(&approval.operation, &event.action)
+        && fits(&approval.resource, &event.resource.id)
+}
+
+/// How many resources an action changes: the longest list among its arguments, and one at least. A list that a decoder cut
+/// counts as far as it goes.
+pub(super) fn resources(event: &Event) -> u32 {
+    let longest = event.arguments.iter().map(|argument| longest_list(&argument.value)).max();
+    u32::try_from(longest.unwrap_or_default().max(1)).unwrap_or(u32::MAX)
+}
+
+fn longest_list(value: &str) -> usize {
+    if !value.starts_with(['[', '{']) {
+        return 0;
+    }
+    match serde_json::from_str::<Value>(value) {
+        Ok(Value::Array(items)) => items.len(),
+        Ok(Value::Object(members)) => members.values().filter_map(Value::as_array).map(Vec::len).max().unwrap_or(0),
+        // It was cut: as many as begin.
+        _ => value.matches("},{").count() + 1,
+    }
+}
+
+#[cfg(test)]
+mod tests;

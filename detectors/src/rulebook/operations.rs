@@ -1,0 +1,199 @@
+//! What an audit log makes of a request's parameters: names, defaults, and what it leaves out, per native operation.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::toml_file::TomlFile;
+use super::{RuleFile, RulebookError};
+use crate::event::{Argument, Event};
+use crate::statement::Approval;
+
+/// Where the mappings stand.
+const FILE: &str = "approvals/operations.toml";
+
+/// From this length on a value may have been cut by the decoder.
+const MAY_BE_CUT: usize = 1_000;
+
+/// How audit logs write the parameters of operations.
+#[derive(Clone, Debug, Default)]
+pub struct Operations {
+    by_name: BTreeMap<String, Operation>,
+    /// What any operation's record may have besides its parameters.
+    ignored: Vec<String>,
+}
+
+/// How the audit log writes one operation.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Operation {
+    /// Parameter to the path of its value in the record, `instancesSet.items.*.instanceId`. A parameter that is not listed
+    /// is looked for under its own name.
+    fields: BTreeMap<String, String>,
+    /// What the service takes, and the log shows, for a parameter that was not given.
+    defaults: BTreeMap<String, Value>,
+    /// Members of the record that are no parameters.
+    ignored: Vec<String>,
+}
+
+/// How the executed parameters compare with the approved ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Comparison {
+    /// Names of the parameters that differ.
+    pub(crate) changed: Vec<String>,
+    /// Parameters that the log does not show.
+    pub(crate) unverifiable: Vec<String>,
+}
+
+impl Operations {
+    /// Holds what the audit log shows against what was approved, field by field.
+    pub(crate) fn compare(&self, approval: &Approval, event: &Event) -> Comparison {
+        let nothing = Operation::default();
+        let operation = self.by_name.get(&event.action).unwrap_or(&nothing);
+        let mut comparison = Comparison::default();
+        let mut seen: Vec<&str> = Vec::new();
+        for (name, approved) in &approval.parameters {
+            let path = operation.fields.get(name).map_or(name.as_str(), String::as_str);
+            seen.push(head(path));
+            match executed(&event.arguments, path) {
+                Executed::Value(value) if same(&value, approved) => {}
+                Executed::Value(_) => comparison.changed.push(name.clone()),
+                Executed::Missing if operation.defaults.get(name).is_some_and(|default| same(default, approved)) => {}
+                Executed::Missing | Executed::Hidden => comparison.unverifiable.push(name.clone()),
+            }
+        }
+        for argument in &event.arguments {
+            let known = |name: &str| name.eq_ignore_ascii_case(&argument.name);
+            let is_ignored = operation.ignored.iter().chain(&self.ignored).any(|name| known(name));
+            if is_ignored || seen.iter().any(|name| known(name)) || is_nothing(&argument.value) {
+                continue;
+            }
+            let default = operation
+                .defaults
+                .iter()
+                .find(|(name, _)| known(head(operation.fields.get(*name).map_or(name.as_str(), String::as_str))));
+            if !default.is_some_and(|(_, default)| same(default, &parsed(&argument.value))) {
+                comparison.changed.push(argument.name.clone());
+            }
+        }
+        comparison
+    }
+
+    /// Holds what an agent says it did against what was approved, where both name the same.
+    pub(crate) fn compare_declared(&self, approval: &Approval, event: &Event) -> Comparison {
+        let differs = |argument: &&Argument| {
+            let approved = approval.parameters.iter().find(|(name, _)| name.eq_ignore_ascii_case(&argument.name));
+            approved
+                .is_some_and(|(_, approved)| !is_hidden(&argument.value) && !same(approved, &parsed(&argument.value)))
+        };
+        let changed = event.arguments.iter().filter(differs).map(|argument| argument.name.clone()).collect();
+        Comparison { changed, unverifiable: Vec::new() }
+    }
+
+    pub(super) fn read(files: &[RuleFile], errors: &mut Vec<RulebookError>) -> Self {
+        let Some(file) = files.iter().find(|file| file.name == FILE) else { return Self::default() };
+        let mut toml = TomlFile::parse(file, errors);
+        let named = toml.named::<Operation>("operations", errors);
+        let by_name = named.into_iter().map(|entry| (entry.name, entry.value)).collect();
+        let rest: Option<RawRest> = toml.rest(errors);
+        Self { by_name, ignored: rest.map(|rest| rest.ignored).unwrap_or_default() }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRest {
+    #[serde(default)]
+    ignored: Vec<String>,
+}
+
+enum Executed {
+    Value(Value),
+    /// The log says nothing of it.
+    Missing,
+    /// The log has it, and hides it or cuts it off.
+    Hidden,
+}
+
+fn head(path: &str) -> &str {
+    path.split('.').next().unwrap_or_default()
+}
+
+/// The value at a path of the record's parameters.
+fn executed(arguments: &[Argument], path: &str) -> Executed {
+    let mut parts = path.split('.');
+    let name = parts.next().unwrap_or_default();
+    let Some(argument) = arguments.iter().find(|argument| argument.name.eq_ignore_ascii_case(name)) else {
+        return Executed::Missing;
+    };
+    if is_hidden(&argument.value) {
+        return Executed::Hidden;
+    }
+    let parts: Vec<&str> = parts.collect();
+    match at(&parsed(&argument.value), &parts) {
+        Some(Value::String(text)) if is_hidden(&text) => Executed::Hidden,
+        Some(value) => Executed::Value(value),
+        None => Executed::Missing,
+    }
+}
+
+fn at(value: &Value, path: &[&str]) -> Option<Value> {
+    let Some((first, rest)) = path.split_first() else { return Some(value.clone()) };
+    if *first == "*" {
+        let items = value.as_array()?;
+        return items.iter().map(|item| at(item, rest)).collect::<Option<Vec<_>>>().map(Value::Array);
+    }
+    let member = value.as_object()?.iter().find(|(name, _)| name.eq_ignore_ascii_case(first));
+    member.and_then(|(_, member)| at(member, rest))
+}
+
+/// Whether the log, or redaction, put something else in a value's place, or a decoder may have cut it.
+fn is_hidden(value: &str) -> bool {
+    value.len() >= MAY_BE_CUT
+        || value.contains("HIDDEN_DUE_TO_SECURITY_REASONS")
+        || value.contains("***")
+        || value.contains("[redacted:")
+}
+
+/// Text as it is, anything else as JSON.
+fn parsed(value: &str) -> Value {
+    serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()))
+}
+
+fn is_nothing(value: &str) -> bool {
+    matches!(value, "" | "null" | "{}" | "[]")
+}
+
+/// Whether two values say the same: numbers and truths as their texts, lists in any order, names in any case.
+fn same(a: &Value, b: &Value) -> bool {
+    plain(a) == plain(b)
+}
+
+fn plain(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => {
+            let mut items: Vec<String> = items.iter().map(|item| plain(item).to_string()).collect();
+            items.sort_unstable();
+            // A log may write one value for a list of one.
+            match <[String; 1]>::try_from(items) {
+                Ok([only]) => parsed(&only),
+                Err(items) => items.into(),
+            }
+        }
+        Value::Object(members) => {
+            let members: BTreeMap<String, Value> =
+                members.iter().map(|(name, member)| (name.to_ascii_lowercase(), plain(member))).collect();
+            members.into_iter().collect::<serde_json::Map<_, _>>().into()
+        }
+        Value::String(text) => match parsed(text) {
+            inner @ (Value::Array(_) | Value::Object(_)) => plain(&inner),
+            _ => Value::String(text.clone()),
+        },
+        Value::Null => Value::String(String::new()),
+        other => Value::String(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
