@@ -169,9 +169,8 @@ pub(crate) struct RulebookPaths {
     /// Registry: a file, or a directory of files.
     pub(crate) agents: PathBuf,
     pub(crate) estate: PathBuf,
+    /// Beside it may lie `calendar.toml`, `issuers.toml` and the key sets in `issuers/`.
     pub(crate) people: PathBuf,
-    /// Who may state something about agents, with key sets in `issuers/` beside it; without it nobody is believed.
-    pub(crate) issuers: Option<PathBuf>,
     /// Playbooks: a file, or a directory of files.
     pub(crate) playbooks: PathBuf,
     /// Where every rulebook that ever judged is kept, by its hash, so that a replay finds it.
@@ -185,7 +184,6 @@ impl Default for RulebookPaths {
             agents: "rules/example/agents.d".into(),
             estate: "rules/example/estate.toml".into(),
             people: "rules/example/people.toml".into(),
-            issuers: None,
             playbooks: "rules/example/playbooks.d".into(),
             store: ".state/rulebooks".into(),
         }
@@ -327,9 +325,6 @@ impl Config {
             &mut paths.playbooks,
             &mut paths.store,
         ] {
-            *path = base.join(&*path);
-        }
-        if let Some(path) = &mut paths.issuers {
             *path = base.join(&*path);
         }
         if let Location::Directory(path) = &mut config.checkpoints.url {

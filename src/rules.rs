@@ -32,20 +32,22 @@ pub(crate) fn read(paths: &RulebookPaths) -> Result<Rulebook, Vec<RulebookError>
     for (path, name) in [(&paths.estate, "registry/estate.toml"), (&paths.people, "registry/people.toml")] {
         files.extend(read_file(path, name.to_owned(), &mut errors));
     }
-    if let Some(issuers) = &paths.issuers {
-        files.extend(read_file(issuers, "registry/issuers.toml".to_owned(), &mut errors));
-        files.extend(key_sets(issuers, &mut errors));
+    for name in ["calendar.toml", "issuers.toml"] {
+        let path = paths.people.with_file_name(name);
+        if path.exists() {
+            files.extend(read_file(&path, format!("registry/{name}"), &mut errors));
+        }
     }
+    files.extend(key_sets(&paths.people.with_file_name("issuers"), &mut errors));
     read_with(&paths.rules, files, errors)
 }
 
-/// The key sets beside `issuers.toml`.
-fn key_sets(issuers: &Path, errors: &mut Vec<RulebookError>) -> Vec<RuleFile> {
-    let directory = issuers.with_file_name("issuers");
+/// The issuers' key sets.
+fn key_sets(directory: &Path, errors: &mut Vec<RulebookError>) -> Vec<RuleFile> {
     if !directory.exists() {
         return Vec::new();
     }
-    let sets = entries(&directory, errors).into_iter().filter(|path| path.extension().is_some_and(|e| e == "json"));
+    let sets = entries(directory, errors).into_iter().filter(|path| path.extension().is_some_and(|e| e == "json"));
     let sets: Vec<PathBuf> = sets.collect();
     sets.iter().filter_map(|path| read_file(path, format!("registry/issuers/{}", file_name(path)), errors)).collect()
 }
@@ -86,7 +88,6 @@ pub(crate) fn example_paths(paths: &RulebookPaths) -> RulebookPaths {
         estate: example.join("estate.toml"),
         people: example.join("people.toml"),
         playbooks: example.join("playbooks.d"),
-        issuers: Some(example.join("issuers.toml")).filter(|path| path.exists()),
         ..RulebookPaths::default()
     }
 }

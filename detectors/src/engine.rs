@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::baselines::{Baselines, Dimension, Heard, Note, Observed, Pairing, Piece, Profile, RunState, Slot};
+use crate::baselines::{Baselines, Dimension, Dossier, Heard, Note, Observed, Pairing, Piece, Profile, RunState, Slot};
 use crate::detector::{Case, Conformance, Detector, Found, Hearing, Memory, Now, Sighting, Suspicion};
 use crate::deviation::{AgentFacts, Deviation, Evidence, LearningState, Severity};
 use crate::event::{AgentRef, Event, Millis, Outcome, Source};
@@ -131,7 +131,8 @@ impl Engine {
         let past = self.baselines.past_at(slot);
         let next_run = Conformance::next_state(event, past, &book);
         let sighting = Sighting { event, past, observed: &observed, judgement: &judgement, book: &book };
-        let found = findings(&book, sighting, &mut self.notes);
+        let mut found = findings(&book, sighting, &mut self.notes);
+        found.retain(|finding| !is_silenced(&book, finding, event, past.dossier()));
         // What the cloud refused is no habit, and a repeat of what was reported is no more acceptable for being silent.
         let refused = matches!(event.outcome, Outcome::Denied(_));
         let waits = book.detectors().any(|detector| detector.awaits(sighting));
@@ -331,6 +332,7 @@ impl Engine {
                     }));
                 }
             }
+            ended.retain(|(event, finding)| !is_silenced(&book, finding, event, &dossier));
             self.baselines.put_dossier(slot, dossier);
             for (event, finding) in ended {
                 deviations.extend(self.report(&book, (&id, agent, slot), &event, vec![finding]));
@@ -449,6 +451,11 @@ fn of_detectors<'b>(book: &'b Rulebook, mut ask: impl FnMut(&dyn Detector) -> Op
         }
     }
     found
+}
+
+/// Whether persons have said that a finding is not to be reported.
+fn is_silenced(book: &Rulebook, finding: &Finding<'_>, event: &Event, dossier: &Dossier) -> bool {
+    book.detectors().any(|detector| detector.silences(&finding.control.id, event, dossier))
 }
 
 fn policy_findings<'b>(book: &'b Rulebook, judgement: &Judgement) -> Vec<Finding<'b>> {

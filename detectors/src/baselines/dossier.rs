@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::snapshot::{Table, damaged, numbers, one_table, text};
 use super::{Profile, RestoreError, of_agent};
 use crate::event::{Event, Millis};
-use crate::statement::Approval;
+use crate::statement::{Approval, Override};
 
 /// What is kept of one agent. Every list is bounded by whoever writes to it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub struct Dossier {
     /// Actions that need an approval and wait for it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) unapproved: Vec<Unapproved>,
+    /// Emergency overrides that were believed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) overrides: Vec<HeldOverride>,
     /// What was changed lately, summed up.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) sums: Vec<Sum>,
@@ -68,6 +71,22 @@ impl HeldApproval {
         };
         *used = used.saturating_add(amount);
     }
+}
+
+/// An emergency override that was believed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct HeldOverride {
+    pub(crate) id: String,
+    pub(crate) by: String,
+    /// Who signed it.
+    pub(crate) signers: Vec<String>,
+    pub(crate) at: Millis,
+    pub(crate) until: Millis,
+    pub(crate) says: Override,
+    /// The change that it was first used for.
+    pub(crate) used: Option<Box<Event>>,
+    /// Whether it was reported that nobody reviewed it.
+    pub(crate) escalated: bool,
 }
 
 /// An action that waits for its approval, or that was reported for want of one.

@@ -10,7 +10,7 @@ use crate::baselines::{Dossier, HeldApproval, Side, Unapproved};
 use crate::deviation::{Evidence, Severity};
 use crate::event::{Event, Millis, Outcome};
 use crate::glob::Glob;
-use crate::rulebook::{Agent, Comparison, Rulebook};
+use crate::rulebook::{Comparison, Rulebook};
 use crate::statement::Says;
 
 /// Most approvals that are held of one agent; of more, those that end first make room.
@@ -260,18 +260,15 @@ fn is_known(event: &Event, dossier: &Dossier) -> bool {
 
 /// Why somebody's approval of this agent's change does not count.
 fn not_entitled(hearing: &Hearing<'_>) -> Option<String> {
-    let (claims, book, agent): (_, &Rulebook, &Agent) = (hearing.claims, hearing.book, hearing.agent);
-    let Says::Approval(approval) = &claims.says else { return None };
-    let by = &claims.sub;
-    let is_agent = book.registry.by_id(by).is_some() || book.registry.by_identity(by).is_some();
-    let is_person = book.people.contains(by) || hearing.signers.is_signed_in;
-    if is_agent || !is_person {
+    let Says::Approval(approval) = &hearing.claims.says else { return None };
+    let by = &hearing.claims.sub;
+    if !hearing.is_by_person() {
         return Some("is by an agent or a bot, or by somebody who is not known as a person".to_owned());
     }
     if *by == approval.requester {
         return Some("is by the one who asked for it".to_owned());
     }
-    (*by == agent.owner).then(|| "is by the agent's own owner".to_owned())
+    (*by == hearing.agent.owner).then(|| "is by the agent's own owner".to_owned())
 }
 
 fn changed(id: &str, parameters: &[String]) -> Suspicion {

@@ -1,6 +1,7 @@
 //! Detectors: what needs memory. Adding one is a file here, a line in the table below and a folder in `rules/`.
 
 mod approval;
+mod break_glass;
 mod burst;
 mod forgery;
 mod large_scale;
@@ -25,8 +26,9 @@ pub use say_do::Now;
 pub use say_do::SayDo;
 
 /// Every detector by the name that `control.toml` uses.
-const TABLE: [(&str, Build); 10] = [
+const TABLE: [(&str, Build); 11] = [
     ("approval", build_one::<approval::Approvals>),
+    ("break-glass", build_one::<break_glass::BreakGlass>),
     ("burst", build_one::<burst::Burst>),
     ("forgery", build_one::<forgery::Forgery>),
     ("large-scale", build_one::<large_scale::LargeScale>),
@@ -99,6 +101,15 @@ pub struct Hearing<'a> {
     pub book: &'a Rulebook,
 }
 
+impl Hearing<'_> {
+    /// Whether its subject is a person who may decide: known by people.toml or signed in by the issuer, and no agent.
+    fn is_by_person(&self) -> bool {
+        let by = &self.claims.sub;
+        let is_agent = self.book.registry.by_id(by).is_some() || self.book.registry.by_identity(by).is_some();
+        !is_agent && (self.book.people.contains(by) || self.signers.is_signed_in)
+    }
+}
+
 /// An agent of which something may have waited long enough.
 #[derive(Clone, Copy, Debug)]
 pub struct Case<'a> {
@@ -140,6 +151,11 @@ pub trait Detector: Send + Sync + std::fmt::Debug {
 
     /// Whether the event waits for what may still come, so that nothing is learned from it.
     fn awaits(&self, _sighting: Sighting<'_>) -> bool {
+        false
+    }
+
+    /// Whether what a control finds of an event is not to be reported, for persons have said so.
+    fn silences(&self, _control: &str, _event: &Event, _dossier: &Dossier) -> bool {
         false
     }
 

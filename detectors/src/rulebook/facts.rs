@@ -80,14 +80,19 @@ impl<'e> Facts<'e> {
             agent: if reads.agent { agent.map_or("", |agent| &agent.id) } else { "" },
             resource_id: if reads.resource_id { &event.resource.id } else { "" },
             verb: event.verb,
-            texts: texts(event, agent, &reads.texts),
+            texts: texts(event, agent, book, &reads.texts),
             truths: truths(event, agent, book, &reads.truths),
         }
     }
 }
 
 /// The texts that are read, in the order of [`TEXTS`].
-fn texts<'e>(event: &'e Event, agent: Option<&'e Agent>, read: &[bool; TEXTS.len()]) -> [&'e str; TEXTS.len()] {
+fn texts<'e>(
+    event: &'e Event,
+    agent: Option<&'e Agent>,
+    book: &Rulebook,
+    read: &[bool; TEXTS.len()],
+) -> [&'e str; TEXTS.len()] {
     let mut read = read.iter();
     let mut of = |text: &dyn Fn() -> &'e str| if read.next() == Some(&true) { text() } else { "" };
     [
@@ -99,7 +104,7 @@ fn texts<'e>(event: &'e Event, agent: Option<&'e Agent>, read: &[bool; TEXTS.len
         of(&|| &event.action),
         of(&|| &event.place.environment),
         of(&|| event.source.name()),
-        of(&|| window(event, agent)),
+        of(&|| window(event, agent, book)),
         of(&|| playbook(event, agent)),
         of(&|| credential(event)),
     ]
@@ -129,7 +134,11 @@ fn truths(event: &Event, agent: Option<&Agent>, book: &Rulebook, read: &[bool; T
     ]
 }
 
-fn window(event: &Event, agent: Option<&Agent>) -> &'static str {
+fn window(event: &Event, agent: Option<&Agent>, book: &Rulebook) -> &'static str {
+    let id = agent.map_or("", |agent| &agent.id);
+    if book.calendar.is_frozen(event.at, &event.place.environment, id) {
+        return "freeze";
+    }
     match agent.and_then(|agent| agent.in_window(event.at)) {
         None => "none",
         Some(true) => "inside",

@@ -1,6 +1,7 @@
 //! The rulebook: policies, controls, registry, estate, people, playbooks and vocabulary, read as one and named by its
 //! content.
 
+mod calendar;
 mod control;
 mod estate;
 mod facts;
@@ -21,6 +22,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub use calendar::{Calendar, Window};
 pub use control::{Catalogue, Control, Framework, Response};
 pub use estate::{Estate, UNMAPPED_ENVIRONMENT};
 #[cfg(test)]
@@ -33,7 +35,7 @@ pub use people::{People, Person};
 pub use playbook::{Playbook, Playbooks, Step};
 pub use policy::{Judgement, PolicyRef, Violation};
 pub(crate) use registry::parse_duration;
-pub use registry::{Agent, Class, Registry, Window};
+pub use registry::{Agent, Class, Registry};
 pub(crate) use risk::Limit;
 pub use risk::Risk;
 pub use vocabulary::Vocabulary;
@@ -46,7 +48,7 @@ use policy::Policies;
 ///
 /// Names: `schema.cedarschema`, `vocabulary/*.toml`, `<control>/control.toml`, `<control>/*.cedar`,
 /// `approvals/risk.toml`, `approvals/operations.toml`, and below `registry/`: `agents/*.toml`, `playbooks/*.toml`,
-/// `estate.toml`, `people.toml`, `issuers.toml`, `issuers/*.json`.
+/// `estate.toml`, `people.toml`, `calendar.toml`, `issuers.toml`, `issuers/*.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleFile {
     /// Logical name, the same wherever the file lies.
@@ -100,6 +102,8 @@ pub struct Rulebook {
     pub estate: Estate,
     /// The persons who own and approve.
     pub people: People,
+    /// Holidays and freezes.
+    pub calendar: Calendar,
     /// Who may state something about an agent.
     pub issuers: Issuers,
     /// Which changes need an approval.
@@ -126,13 +130,14 @@ impl Rulebook {
         let of_kind = |kind: fn(&str) -> bool| files.iter().filter(move |f| kind(&f.name)).collect::<Vec<_>>();
 
         let people = People::read(&of_kind(|name| name == "registry/people.toml"), &mut errors);
+        let calendar = Calendar::read(&files, &mut errors);
         let issuers = Issuers::read(&of_kind(|name| name.starts_with("registry/issuers")), &people, &mut errors);
         let risk = Risk::read(&files, &mut errors);
         let operations = Operations::read(&files, &mut errors);
         let playbooks = Playbooks::read(&of_kind(|name| name.starts_with("registry/playbooks/")), &mut errors);
         let known_playbook = |id: &str| playbooks.get(id).is_some();
         let agents = of_kind(|name| name.starts_with("registry/agents/"));
-        let registry = Registry::read(&agents, &people, &known_playbook, &mut errors);
+        let registry = Registry::read(&agents, (&people, &calendar), &known_playbook, &mut errors);
         let estate = Estate::read(&of_kind(|name| name == "registry/estate.toml"), &mut errors);
         let vocabulary = Vocabulary::read(&of_kind(|name| name.starts_with("vocabulary/")), &mut errors);
         let controls = control::read_all(&of_kind(|name| name.ends_with("/control.toml")), &mut errors);
@@ -152,6 +157,7 @@ impl Rulebook {
                     registry,
                     estate,
                     people,
+                    calendar,
                     issuers,
                     risk,
                     operations,

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use jiff::civil::{Time, Weekday};
-use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::calendar::{Calendar, RawWindow, Window};
 use super::people::People;
 use super::toml_file::{Entry, TomlFile};
 use super::{RuleFile, RulebookError};
@@ -80,27 +79,6 @@ impl Agent {
     }
 }
 
-/// A weekly window in which changes are allowed, in a named time zone (daylight saving included).
-#[derive(Clone, Debug)]
-pub struct Window {
-    days: Vec<Weekday>,
-    from: Time,
-    to: Time,
-    zone: TimeZone,
-}
-
-impl Window {
-    fn contains(&self, at: Timestamp) -> bool {
-        let local = at.to_zoned(self.zone.clone());
-        let (day, time) = (local.weekday(), local.time());
-        if self.from <= self.to {
-            return self.days.contains(&day) && self.from <= time && time < self.to;
-        }
-        // Past midnight: the early part belongs to the day on which the window opened.
-        (self.days.contains(&day) && self.from <= time) || (self.days.contains(&day.previous()) && time < self.to)
-    }
-}
-
 /// All registered agents.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
@@ -141,7 +119,7 @@ impl Registry {
     /// Reads the registry's files; every error of every entry goes to `errors`.
     pub(super) fn read(
         files: &[&RuleFile],
-        people: &People,
+        (people, calendar): (&People, &Calendar),
         playbooks: &dyn Fn(&str) -> bool,
         errors: &mut Vec<RulebookError>,
     ) -> Self {
@@ -164,7 +142,7 @@ impl Registry {
         for (file, fleet, entry) in entries {
             let span = entry.span.clone();
             places.insert(entry.name.clone(), (file, span.start));
-            let reader = EntryReader { file, people, playbooks, span: entry.span.clone() };
+            let reader = EntryReader { file, people, calendar, playbooks, span: entry.span.clone() };
             if let Some(agent) = reader.read(entry, fleet, &templates, errors)
                 && let Some(twin) = agents.insert(agent.id.clone(), agent)
             {
@@ -266,18 +244,10 @@ struct RawAgent {
     members: Option<Vec<Glob>>,
 }
 
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawWindow {
-    days: Vec<String>,
-    from: String,
-    to: String,
-    time_zone: String,
-}
-
 struct EntryReader<'a> {
     file: &'a RuleFile,
     people: &'a People,
+    calendar: &'a Calendar,
     playbooks: &'a dyn Fn(&str) -> bool,
     span: std::ops::Range<usize>,
 }
@@ -359,7 +329,7 @@ impl EntryReader<'_> {
     fn windows(&self, raw: &RawAgent, errors: &mut Vec<RulebookError>) -> Vec<Window> {
         let mut windows = Vec::new();
         for window in raw.windows.iter().flatten() {
-            match read_window(window.get_ref()) {
+            match Window::read(window.get_ref(), self.calendar) {
                 Ok(window) => windows.push(window),
                 Err(faults) => {
                     errors.extend(faults.into_iter().map(|fault| self.file.error(window.span().start, fault)));
@@ -407,46 +377,6 @@ fn trouble_with(identity: &str) -> Option<&'static str> {
     }
     let session = identity.contains(":assumed-role/");
     session.then_some("is a session, which never comes back: name the role, `arn:aws:iam::<account>:role/<name>`")
-}
-
-/// Reads a window, or says everything that is wrong with it.
-fn read_window(raw: &RawWindow) -> Result<Window, Vec<String>> {
-    let (days, mut faults): (Vec<_>, Vec<_>) = raw.days.iter().map(|day| weekday(day)).partition(Result::is_ok);
-    let zone = TimeZone::get(&raw.time_zone).map_err(|_| format!("unknown time zone `{}`", raw.time_zone));
-    let (from, to) = (clock(&raw.from), clock(&raw.to));
-    if raw.days.is_empty() {
-        faults.push(Err("a window needs at least one day".to_owned()));
-    }
-    if raw.from == raw.to {
-        let halves = "for a whole day write two, `00:00` to `12:00` and `12:00` to `00:00`";
-        faults.push(Err(format!("a window from `{}` to `{}` never opens: {halves}", raw.from, raw.to)));
-    }
-    match (from, to, zone) {
-        (Ok(from), Ok(to), Ok(zone)) if faults.is_empty() => {
-            Ok(Window { days: days.into_iter().flatten().collect(), from, to, zone })
-        }
-        (from, to, zone) => {
-            let faults = faults.into_iter().filter_map(Result::err);
-            Err(faults.chain(from.err()).chain(to.err()).chain(zone.err()).collect())
-        }
-    }
-}
-
-fn clock(text: &str) -> Result<Time, String> {
-    Time::strptime("%H:%M", text).map_err(|_| format!("`{text}` is not a time of day: write `HH:MM`"))
-}
-
-fn weekday(text: &str) -> Result<Weekday, String> {
-    Ok(match text {
-        "mon" => Weekday::Monday,
-        "tue" => Weekday::Tuesday,
-        "wed" => Weekday::Wednesday,
-        "thu" => Weekday::Thursday,
-        "fri" => Weekday::Friday,
-        "sat" => Weekday::Saturday,
-        "sun" => Weekday::Sunday,
-        _ => return Err(format!("`{text}` is not a day: write mon, tue, wed, thu, fri, sat or sun")),
-    })
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use super::*;
-use crate::baselines::{Declared, Dossier, Effect, Heard, HeldApproval, Side, Sum, Unapproved, kept};
+use crate::baselines::{Declared, Dossier, Effect, Heard, HeldApproval, HeldOverride, Side, Sum, Unapproved, kept};
 use crate::engine::{Engine, Input};
 use crate::event::{AgentRef, Event, Millis, Verb};
-use crate::statement::Approval;
+use crate::statement::{Approval, Override};
 use crate::testing::{at, book, control, event, in_run};
 
 /// A memory with something in every table.
@@ -61,7 +61,21 @@ fn dossier(at: Millis) -> Dossier {
     let event = kept(&event(10, "ecs:StopTask", "2026-03-02T12:00:00Z"));
     let (limit, run) = ("deletions".to_owned(), "r-1".to_owned());
     let sum = Sum { limit, side: Side::Done, run, minutes: vec![(at / 60_000, 3)], reported: Some(at) };
-    Dossier { approvals: vec![held], unapproved: vec![Unapproved { event, reported: true }], sums: vec![sum] }
+    let (id, by, signers) = ("o-1".to_owned(), "ana@example.com".to_owned(), vec!["mei@example.com".to_owned()]);
+    let says = Override {
+        reason: "down".to_owned(),
+        controls: vec!["x".to_owned()],
+        operations: vec!["*".to_owned()],
+        environments: Vec::new(),
+    };
+    let used = Some(event.clone());
+    let overrides = vec![HeldOverride { id, by, signers, at, until: at + 1, says, used, escalated: true }];
+    Dossier {
+        overrides,
+        approvals: vec![held],
+        unapproved: vec![Unapproved { event, reported: true }],
+        sums: vec![sum],
+    }
 }
 
 /// The memory that the fourth layout has of it.
