@@ -181,11 +181,10 @@ fn line(json: &str) -> Result<Line, Rejection> {
         }
     };
     let first: Message<'_> = wire::object(first, path)?;
-    let second = response.filter(|_| path == "request").map(|raw| wire::object::<Message<'_>>(raw.get(), "response"));
     let key = key(&envelope, first.id.as_ref());
     let said = match first.method.as_ref().map(Text::as_str) {
         None => Said::Response(outcome(&first, path)?),
-        Some(CALL) => Said::Call(Box::new(call(&envelope, &key, &first, second.transpose()?.as_ref())?)),
+        Some(CALL) => Said::Call(Box::new(call(&envelope, &key, &first, response)?)),
         Some(method) => Said::Other(method.to_owned()),
     };
     Ok(Line { key, digest: Sha256::new().chain_update(json), said })
@@ -200,7 +199,7 @@ fn call(
     envelope: &Envelope<'_>,
     key: &str,
     request: &Message<'_>,
-    response: Option<&Message<'_>>,
+    response: Option<&Raw<'_>>,
 ) -> Result<Event, Rejection> {
     let missing = |name: &str| Rejection::new(Reason::MissingField, format!("`{name}` is missing"));
     let Some(Moment(at)) = envelope.time else { return Err(missing("time")) };
@@ -209,9 +208,6 @@ fn call(
     id(request.id.as_ref())?;
     let params = request.params.as_ref().ok_or_else(|| missing("params"))?;
     let Object(call): Object<Call<'_>> = parsed(params, "params")?;
-    if response.is_some_and(|response| response.id.as_ref().map(Raw::get) != request.id.as_ref().map(Raw::get)) {
-        return Err(Rejection::new(Reason::InvalidValue, "`response.id` is not `request.id`"));
-    }
     let tool = call.name.as_str().to_owned();
     let behind = envelope.on_behalf_of.iter().flat_map(|List(principals)| principals);
     Ok(Event {
@@ -229,7 +225,7 @@ fn call(
         run: Some(Run { session, ..Run::default() }),
         arguments: tool::arguments(arguments(call.arguments.as_ref())?),
         trace: trace(&text(call.meta.and_then(|Object(meta)| meta.traceparent))),
-        outcome: response.map_or(Ok(Outcome::Unknown), |response| outcome(response, "response"))?,
+        outcome: response.and_then(|response| answer(response, request)).unwrap_or_default(),
         tool,
         ..Event::default()
     })
@@ -261,6 +257,14 @@ fn arguments(raw: Option<&Raw<'_>>) -> Result<Value, Rejection> {
 fn trace(traceparent: &str) -> Option<Trace> {
     let (trace_id, span_id) = parse_traceparent(traceparent)?;
     Some(Trace { trace_id: trace_id.to_owned(), span_id: span_id.to_owned(), ..Trace::default() })
+}
+
+/// How a call ended, by what was logged as its response. The server chooses that: what cannot be read, or answers something
+/// else, says nothing, and must not hide the call.
+fn answer(response: &Raw<'_>, request: &Message<'_>) -> Option<Outcome> {
+    let response: Message<'_> = wire::object(response.get(), "response").ok()?;
+    let is_its = response.id.as_ref().map(Raw::get) == request.id.as_ref().map(Raw::get);
+    if is_its { outcome(&response, "response").ok() } else { None }
 }
 
 /// How a call ended, by its response. A tool that fails says so in a result; what the server refuses is an error.
