@@ -280,7 +280,9 @@ impl Mapping {
             let bytes = crate::bare(bytes)?;
             let text = crate::record_text(&bytes)?;
             if text.starts_with('[') {
-                decoded.array(text, |decoded, record| decoded.mapped(self.record(record)));
+                let records = crate::array(text)?;
+                decoded.is_batch = true;
+                records.iter().for_each(|record| decoded.mapped(self.record(record.get())));
             } else {
                 decoded.mapped(self.record(text));
             }

@@ -15,11 +15,11 @@ use tautline_detectors::event::{Event, Outcome, Principal, Run, Source, Trace};
 
 use crate::agent_action::{ON_BEHALF_OF_MAX, parse_traceparent};
 use crate::audit::parsed;
-use crate::format::{Format, Opened, Read, Top, Wire};
+use crate::format::{Format, Opened, Read, Top, Wire, wire_of};
 use crate::json::Raw;
 use crate::tool;
 use crate::wire::{self, List, Moment, Name, Object, Text, said, text};
-use crate::{BATCH_MAX, Reason, Rejection, digest_of};
+use crate::{Reason, Rejection, digest_of};
 
 pub(crate) const WIRE: Wire = Wire {
     format: Format::Mcp,
@@ -114,13 +114,19 @@ enum Said {
     Response(Outcome),
 }
 
-/// Reads an array of lines.
-pub(crate) fn open_list(text: &str) -> Result<Vec<Read>, Rejection> {
-    let List(lines) = wire::list::<BATCH_MAX>(text)?;
+/// Whether the members of an array are lines of a log of messages, as far as they are of any format.
+pub(crate) fn is_log(records: &[Raw<'_>]) -> bool {
+    let mut formats =
+        records.iter().filter_map(|record| wire_of(record.get(), Format::Auto).ok()).map(|wire| wire.format);
+    formats.next() == Some(Format::Mcp) && formats.all(|format| format == Format::Mcp)
+}
+
+/// Reads the lines of an array.
+pub(crate) fn paired(lines: &[Raw<'_>]) -> Vec<Read> {
     let mut results: Vec<Read> = Vec::new();
     // For each key the call that waits for its response, with its digest so far; none where it was another request.
     let mut open: HashMap<String, Option<(usize, Sha256)>> = HashMap::new();
-    for raw in &lines {
+    for raw in lines {
         let line = match line(raw.get()) {
             Ok(line) => line,
             Err(rejection) => {
@@ -147,10 +153,7 @@ pub(crate) fn open_list(text: &str) -> Result<Vec<Read>, Rejection> {
         }
         results.push(line.alone());
     }
-    if results.is_empty() {
-        return Err(Rejection::new(Reason::Empty, "the array has no members"));
-    }
-    Ok(results)
+    results
 }
 
 impl Line {
