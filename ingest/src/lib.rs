@@ -320,9 +320,12 @@ fn bare(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Rejection> {
     Err(Rejection::new(Reason::TooLarge, detail))
 }
 
+/// What some tools write before a text in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// The record as text, if it is that.
 fn record_text(bytes: &[u8]) -> Result<&str, Rejection> {
-    let bytes = bytes.trim_ascii();
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes).trim_ascii();
     if bytes.is_empty() {
         return Err(Rejection::new(Reason::Empty, "the record has no content"));
     }
