@@ -9,7 +9,8 @@ use anyhow::{Context, Result, anyhow};
 use flate2::read::MultiGzDecoder;
 use indicatif::ProgressBar;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, parse_url_opts};
-use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use tautline_ingest::RECORD_MAX;
 use tokio::runtime::Runtime;
 use url::Url;
@@ -200,10 +201,13 @@ impl Records {
         let mut buffered = BufReader::with_capacity(256 * 1_024, raw);
         let reader: Box<dyn BufRead + Send> = match buffered.fill_buf()? {
             [0x1f, 0x8b, ..] => Box::new(BufReader::new(MultiGzDecoder::new(buffered))),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(BufReader::new(Zstd::new(buffered)?)),
+            // A frame of zstd, or one that its tools skip.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+                Box::new(BufReader::new(Zstd { packed: buffered, decoder: FrameDecoder::new() }))
+            }
             _ => Box::new(buffered),
         };
-        Ok(Self { reader, splits, is_inside: false })
+        Ok(Self { reader: unmarked(reader)?, splits, is_inside: false })
     }
 
     /// The next record's bytes without the line's end; `false` at the end. One over the bound for records is read to just
@@ -304,33 +308,55 @@ impl Records {
     }
 }
 
+/// The text without the byte order mark that some tools write before it.
+fn unmarked(mut reader: Box<dyn BufRead + Send>) -> io::Result<Box<dyn BufRead + Send>> {
+    const MARK: &[u8] = b"\xef\xbb\xbf";
+    let mut start = Vec::new();
+    (&mut reader).take(3).read_to_end(&mut start)?;
+    Ok(if start == MARK { reader } else { Box::new(io::Cursor::new(start).chain(reader)) })
+}
+
 /// Unpacks frames of zstd that follow each other.
-struct Zstd<R: BufRead> {
-    /// The frame under way; none at the end.
-    frame: Option<StreamingDecoder<R, FrameDecoder>>,
+struct Zstd<R> {
+    packed: R,
+    decoder: FrameDecoder,
 }
 
 impl<R: BufRead> Zstd<R> {
-    fn new(packed: R) -> io::Result<Self> {
-        Ok(Self { frame: Some(StreamingDecoder::new(packed).map_err(io::Error::other)?) })
+    /// Begins the next frame; those that only carry something for other tools are skipped. `false` at the end.
+    fn begin(&mut self) -> io::Result<bool> {
+        while !self.packed.fill_buf()?.is_empty() {
+            let length = match self.decoder.init(&mut self.packed) {
+                Ok(()) => return Ok(true),
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame { length, .. })) => length,
+                Err(error) => return Err(io::Error::other(error)),
+            };
+            let skipped = io::copy(&mut (&mut self.packed).take(length.into()), &mut io::sink())?;
+            if skipped < length.into() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(false)
     }
 }
 
 impl<R: BufRead> Read for Zstd<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         loop {
-            let Some(frame) = &mut self.frame else { return Ok(0) };
-            let read = frame.read(into)?;
+            while self.decoder.can_collect() < into.len() && !self.decoder.is_finished() {
+                let missing = BlockDecodingStrategy::UptoBytes(into.len() - self.decoder.can_collect());
+                self.decoder.decode_blocks(&mut self.packed, missing).map_err(io::Error::other)?;
+            }
+            let read = self.decoder.read(into)?;
             if read > 0 || into.is_empty() {
                 return Ok(read);
             }
-            let (told, found) = (frame.decoder.get_checksum_from_data(), frame.decoder.get_calculated_checksum());
+            let (told, found) = (self.decoder.get_checksum_from_data(), self.decoder.get_calculated_checksum());
             if told.is_some() && told != found {
                 return Err(io::Error::other("a wrong checksum"));
             }
-            let Some(mut packed) = self.frame.take().map(StreamingDecoder::into_inner) else { return Ok(0) };
-            if !packed.fill_buf()?.is_empty() {
-                *self = Self::new(packed)?;
+            if !self.begin()? {
+                return Ok(0);
             }
         }
     }
@@ -377,6 +403,21 @@ mod tests {
     }
 
     #[test]
+    fn a_byte_order_mark_is_no_part_of_a_file() {
+        let pack = |text: &str| compress_to_vec(text.as_bytes(), CompressionLevel::Fastest);
+        for text in ["{\"Records\":[1,2]}", "1\n2", "1\r\n2\r\n"] {
+            let marked = format!("\u{feff}{text}");
+            for bytes in [pack(&marked), marked.into_bytes()] {
+                assert_eq!(read(Records::of(io::Cursor::new(bytes), true).unwrap()), ["1", "2"]);
+            }
+        }
+        for short in ["", "1", "\u{feff}"] {
+            let text = read(Records::of(io::Cursor::new(short), true).unwrap()).concat();
+            assert_eq!(text, short.trim_start_matches('\u{feff}'));
+        }
+    }
+
+    #[test]
     fn a_log_file_that_is_cut_off_is_an_error_and_a_huge_member_is_read_to_its_bound() {
         let whole = r#"{"Records":[{"a":1},{"b":2}]}"#;
         for length in 12..whole.len() {
@@ -398,6 +439,11 @@ mod tests {
         let pack = |text: &str| compress_to_vec(text.as_bytes(), CompressionLevel::Fastest);
         let packed = [pack("a\nb"), pack(""), pack("c\nd")].concat();
         assert_eq!(read(Records::of(io::Cursor::new(packed.clone()), true).unwrap()), ["a", "bc", "d"]);
+        let skipped = b"\x50\x2a\x4d\x18\x03\0\0\0abc";
+        let around = [skipped, &pack("a\nb")[..], skipped, skipped, &pack("c"), skipped].concat();
+        assert_eq!(read(Records::of(io::Cursor::new(around.clone()), true).unwrap()), ["a", "bc"]);
+        let mut short = Records::of(io::Cursor::new(around.get(..around.len() - 1).unwrap().to_vec()), true).unwrap();
+        assert!(std::iter::repeat_with(|| short.next_into(&mut Vec::new())).take(9).any(|read| read.is_err()));
         let mut cut = Records::of(io::Cursor::new(packed.get(..packed.len() - 3).unwrap().to_vec()), true).unwrap();
         let mut record = Vec::new();
         assert!(std::iter::repeat_with(|| cut.next_into(&mut record)).take(9).any(|read| read.is_err()));

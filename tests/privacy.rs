@@ -2,12 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::{Value, json};
+use tautline_detectors::event::Source;
+use tautline_ingest::log::LogRecord;
+use tautline_ingest::{Format, decode};
 
 use crate::broker::{produce, read_committed, wait_for};
 use crate::e2e::{LONG, Stand};
@@ -109,33 +116,173 @@ fn templates() -> Vec<Value> {
     action["data"]["trace"] = json!({ "trace_id": "a", "span_id": "b", "request_id": "c" });
     action["data"]["agent"]["on_behalf_of"] = json!(["user/a", "user/b"]);
     let mut templates = vec![action];
-    for format in ["cloudtrail", "gcp", "kubernetes", "azure", "github", "ocsf_pairs"] {
+    for format in ["cloudtrail", "gcp", "kubernetes", "azure", "github", "ocsf_pairs", "mcp"] {
         let records = text(&format!("ingest/testdata/{format}.jsonl"));
         let records = records.lines().map(|line| serde_json::from_str(line).unwrap());
         templates.extend(records.map(|record: Value| record.get("ocsf").cloned().unwrap_or(record)));
     }
+    templates.extend(spans());
     templates
 }
 
-/// Records with each plant in every field of an action, and with each kind of them in every field of the others, alone and
-/// in a sentence; and records that cannot be read.
+/// OpenTelemetry's spans of tools, each in a batch of its own.
+fn spans() -> Vec<Value> {
+    let batch: Value = serde_json::from_str(&text("ingest/testdata/otlp.json")).unwrap();
+    let resource = &batch["resourceSpans"][0]["resource"];
+    let scopes = batch["resourceSpans"][0]["scopeSpans"].as_array().unwrap().iter();
+    let spans = scopes.flat_map(|scope| scope["spans"].as_array().unwrap());
+    let tools = spans.filter(|span| span["attributes"].to_string().contains("gen_ai.tool.name"));
+    let alone = |span| json!({ "resourceSpans": [{ "resource": resource, "scopeSpans": [{ "spans": [span] }] }] });
+    tools.map(alone).collect()
+}
+
+/// A message of OpenTelemetry's as protobuf, of the same in JSON: the member `parent` of another.
+fn protobuf(parent: &str, message: &Value) -> Vec<u8> {
+    let members = message.as_object().unwrap().iter();
+    let fields = members.flat_map(|(name, value)| {
+        let number = match (parent, name.as_str()) {
+            ("resource", "attributes") => 1,
+            (_, "resourceSpans" | "resource" | "traceId" | "key" | "stringValue" | "values") => 1,
+            (_, "scopeSpans" | "spans" | "spanId" | "value" | "boolValue" | "message") => 2,
+            (_, "intValue" | "code") => 3,
+            (_, "name" | "arrayValue") => 5,
+            (_, "kind" | "kvlistValue") => 6,
+            (_, "startTimeUnixNano") => 7,
+            (_, "endTimeUnixNano") => 8,
+            (_, "attributes") => 9,
+            (_, "status") => 15,
+            _ => return Vec::new(),
+        };
+        let bytes = |bytes: &[u8]| [varint(number << 3 | 2), varint(bytes.len() as u64), bytes.to_vec()].concat();
+        match value {
+            Value::Array(list) => list.iter().flat_map(|inner| bytes(&protobuf(name, inner))).collect(),
+            Value::Object(_) => bytes(&protobuf(name, value)),
+            Value::String(text) => match text.parse::<u64>() {
+                Ok(time) if name.ends_with("Nano") => [varint(number << 3 | 1), time.to_le_bytes().to_vec()].concat(),
+                Ok(count) if name == "intValue" => [varint(number << 3), varint(count)].concat(),
+                _ => match u128::from_str_radix(text, 16) {
+                    Ok(id) if name.ends_with("Id") => bytes(&id.to_be_bytes()[16 - text.len() / 2..]),
+                    _ => bytes(text.as_bytes()),
+                },
+            },
+            other => [varint(number << 3), varint(other.as_u64().unwrap_or(1))].concat(),
+        }
+    });
+    fields.collect()
+}
+
+fn varint(number: u64) -> Vec<u8> {
+    let low = u8::try_from(number & 0x7f).unwrap();
+    if number < 0x80 { vec![low] } else { [vec![low | 0x80], varint(number >> 7)].concat() }
+}
+
+/// The fields that the mapping of this test reads under their own names.
+const MAPPED: [&str; 24] = [
+    "id",
+    "agent",
+    "tool",
+    "operation",
+    "resource_type",
+    "resource",
+    "environment",
+    "account",
+    "region",
+    "cluster",
+    "namespace",
+    "session",
+    "playbook",
+    "run",
+    "identity",
+    "credential",
+    "approval",
+    "reasoning",
+    "trace_id",
+    "span_id",
+    "request_id",
+    "address",
+    "user_agent",
+    "reason",
+];
+
+/// A source whose records are read by that mapping.
+fn mapped_source(topic: &str) -> String {
+    let fields: String = MAPPED.iter().map(|name| format!("{name} = \"./{name}\"\n")).collect();
+    format!(
+        "[[sources]]\ntopic = \"{topic}\"\nformat = \"mapping:crew\"\n\
+         [[mappings]]\nname = \"crew\"\neach = \"/calls/*\"\ntime = \"/at\"\narguments = \"./arguments\"\n\
+         on_behalf_of = [\"./for\"]\noutcome = {{ pointer = \"./ok\", words = {{ no = \"failed\" }} }}\n{fields}"
+    )
+}
+
+fn mapped_template() -> Value {
+    let mut call =
+        json!({ "ok": "no", "for": ["dana", "lead"], "arguments": { "where": "here", "list": ["a", { "b": "c" }] } });
+    for name in MAPPED {
+        call[name] = json!(format!("some-{name}"));
+    }
+    json!({ "at": "2026-03-02T09:00:00Z", "calls": [call] })
+}
+
+/// A template with every `step`th plant in each of its fields, alone or in a sentence.
+fn planted(template: &Value, first: usize, step: usize, plants: &[Plant]) -> Vec<Value> {
+    let (mut pointers, mut records) = (Vec::new(), Vec::new());
+    texts(template, "", &mut pointers);
+    for (field, pointer) in pointers.iter().enumerate() {
+        for (number, plant) in plants.iter().enumerate().skip((field + first) % step).step_by(step) {
+            let mut record = template.clone();
+            let text = if number % 2 == 0 { plant.text.clone() } else { format!("see {} there", plant.text) };
+            *record.pointer_mut(pointer).unwrap() = json!(text);
+            records.push(record);
+        }
+    }
+    records
+}
+
+/// Records with each plant in every field of an action, and with each kind of them in every field of the others; some of
+/// each once more in what may lie around a record; and records that cannot be read.
 fn records(plants: &[Plant]) -> Vec<Vec<u8>> {
     let mut records = Vec::new();
     for (which, template) in templates().iter().enumerate() {
-        let mut pointers = Vec::new();
-        texts(template, "", &mut pointers);
-        for (field, pointer) in pointers.iter().enumerate() {
-            let step = if which == 0 { 1 } else { 9 };
-            for (number, plant) in plants.iter().enumerate().skip((field + which) % step).step_by(step) {
-                let mut record = template.clone();
-                let text = if number % 2 == 0 { plant.text.clone() } else { format!("see {} there", plant.text) };
-                *record.pointer_mut(pointer).unwrap() = json!(text);
-                records.push(record.to_string().into_bytes());
+        for record in planted(template, which, if which == 0 { 1 } else { 9 }, plants) {
+            records.push(record.to_string().into_bytes());
+            if record.get("resourceSpans").is_some() {
+                records.push(protobuf("", &record));
             }
         }
     }
     plants.iter().for_each(|plant| records.extend(awkward(plant)));
+    wrapped(&mut records);
     records
+}
+
+/// Records that the mapping reads.
+fn mapped(plants: &[Plant]) -> Vec<Vec<u8>> {
+    let records = planted(&mapped_template(), 0, 3, plants);
+    let mut records: Vec<_> = records.iter().map(|record| record.to_string().into_bytes()).collect();
+    wrapped(&mut records);
+    records
+}
+
+fn gzip(record: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(record).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Behind the header of a schema registry.
+fn framed(record: &[u8]) -> Vec<u8> {
+    [&[0, 0, 0, 0, 7], record].concat()
+}
+
+/// Adds some of the records again: compressed, and behind the header of a schema registry.
+fn wrapped(records: &mut Vec<Vec<u8>>) {
+    let chosen: Vec<Vec<u8>> = records.iter().step_by(13).cloned().collect();
+    records.extend(chosen.iter().enumerate().map(|(number, record)| match number % 4 {
+        0 => gzip(record),
+        1 => compress_to_vec(record.as_slice(), CompressionLevel::Fastest),
+        2 => framed(record),
+        _ => framed(&gzip(record)),
+    }));
 }
 
 /// Records with a plant that are damaged, too long, of a wrong type, cut, escaped, encoded, or have it where a name should
@@ -262,20 +409,45 @@ fn redaction(names: &[String]) -> String {
 }
 
 #[test]
+fn what_spans_are_planted_in_is_read_in_every_shape() {
+    let now = jiff::Timestamp::now().as_millisecond();
+    for span in spans() {
+        let (text, binary) = (span.to_string().into_bytes(), protobuf("", &span));
+        let shapes = [gzip(&text), framed(&text), framed(&gzip(&binary)), binary, text];
+        let read = |shape: &Vec<u8>| match decode(shape, Format::Auto, now).remove(0) {
+            Ok(event) => (event.tool, event.principal.claimed_agent, event.arguments.len(), event.at, event.outcome),
+            Err(rejection) => panic!("{rejection}"),
+        };
+        let told = shapes.each_ref().map(read);
+        assert!(told.iter().all(|of| *of == told[0]), "{told:?}");
+    }
+}
+
+#[test]
 fn no_planted_secret_or_name_leaves() {
     let plants: Vec<Plant> = (0..PLANTED).map(plant).collect();
     let names: Vec<String> = (0..PLANTED).filter(|number| number % KINDS < 4).map(name).collect();
     let stand = Stand::new("privacy", &redaction(&names));
     fs::write(stand.directory.path().join("letters.key"), KEY).unwrap();
-    let mut records = records(&plants);
+    let (mut records, mut mapped) = (records(&plants), mapped(&plants));
     must_hold(&[("the records".to_owned(), records.join(&b'\n'))], &plants);
+    must_hold(&[("the mapped records".to_owned(), mapped.join(&b'\n'))], &plants);
     records.extend(self::records(&[plain(CONTROL)]));
+    mapped.extend(self::mapped(&[plain(CONTROL)]));
+    stand.broker.create_topic(&stand.topic("mapped"), 1, &[]);
+    let config = fs::read_to_string(stand.config()).unwrap() + &mapped_source(&stand.topic("mapped"));
+    fs::write(stand.config(), config).unwrap();
 
-    let tautline = stand.start_with(&[("TAUTLINE_LOG", "trace")]);
     produce(&stand.topic("source"), records.iter().map(|record| ("k", record.as_slice())));
+    produce(&stand.topic("mapped"), mapped.iter().map(|record| ("k", record.as_slice())));
+    let tautline = stand.start_with(&[("TAUTLINE_LOG", "trace")]);
     let (log, dead) = (stand.topic("events"), stand.topic("dead"));
     wait_for("readiness", LONG, || tautline.get("/readyz").is_some_and(|(status, _)| status == 200));
-    wait_for("every record", LONG, || read_committed(&log).len() + read_committed(&dead).len() >= records.len());
+    let all = f64::from(u32::try_from(records.len() + mapped.len()).unwrap());
+    wait_for("every record", LONG, || {
+        let written = u32::try_from(read_committed(&log).len() + read_committed(&dead).len()).unwrap();
+        f64::from(written) + tautline.metric("tautline_ignored_total", "") >= all
+    });
     let logged = f64::from(u32::try_from(read_committed(&log).len()).unwrap());
     wait_for("every event", LONG, || tautline.metric("tautline_events_total", "") >= logged);
     let pages = ["/", "/metrics"].map(|path| tautline.get(path).unwrap().1);
@@ -286,6 +458,11 @@ fn no_planted_secret_or_name_leaves() {
     let control = [plain(CONTROL)];
     let is_seen = |place: &str| seen(&all, &control).iter().any(|(at, _)| at.contains(place));
     assert!(is_seen("events: ") && is_seen("alerts: "), "the control is not seen where it is");
+    for source in Source::ALL {
+        let is_its = |record: &[u8]| matches!(LogRecord::from_bytes(record), Ok(LogRecord::Event { event, .. }) if event.source == source);
+        let its = all.iter().filter(|(at, record)| at == "events" && is_its(record)).cloned().collect::<Vec<_>>();
+        assert!(!seen(&its, &control).is_empty(), "the control is in no event from {}", source.name());
+    }
     let counted = |place: &str| all.iter().filter(|(at, _)| at.contains(place)).count();
     assert!(counted("events") > 5_000 && counted("dead") > 500 && counted("alerts") > 500, "too little was planted");
     assert!(counted("checkpoints") > 0 && counted("redaction.key") == 1, "not every file was looked at");
@@ -298,6 +475,9 @@ fn no_planted_secret_or_name_leaves() {
     let file = stand.directory.path().join("planted.jsonl");
     fs::write(&file, records.join(&b'\n')).unwrap();
     must_not_hold(&said(&stand, &["replay", "--output", "json"], &file), &plants);
+    fs::write(&file, mapped.join(&b'\n')).unwrap();
+    must_not_hold(&said(&stand, &["replay", "--output", "json", "--format", "mapping:crew"], &file), &plants);
+    fs::write(&file, records.join(&b'\n')).unwrap();
     let config = fs::read_to_string(stand.config()).unwrap();
     fs::write(stand.config(), config.replace(&json!(names).to_string(), "[]")).unwrap();
     let of_names: Vec<Plant> = names.iter().map(|name| plain(name)).collect();

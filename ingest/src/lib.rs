@@ -36,6 +36,7 @@ mod wire;
 
 pub use format::Format;
 use format::{Opened, Read, Wire};
+use json::Raw;
 use mapping::Mapped;
 pub use mapping::Mapping;
 use wire::List;
@@ -227,29 +228,18 @@ impl Decoded {
             return Ok(());
         }
         let text = record_text(&bytes)?;
-        if format == Format::Mcp && text.starts_with('[') {
-            self.read(mcp::open_list(text)?);
-        } else if text.starts_with('[') {
-            self.array(text, |decoded, record| decoded.record(record, format));
-        } else {
+        if !text.starts_with('[') {
             self.record(text, format);
+            return Ok(());
+        }
+        let records = array(text)?;
+        if format == Format::Mcp || (format == Format::Auto && mcp::is_log(&records)) {
+            self.read(mcp::paired(&records));
+        } else {
+            self.is_batch = true;
+            records.iter().for_each(|record| self.record(record.get(), format));
         }
         Ok(())
-    }
-
-    /// Decodes records that stand in an array, each for itself.
-    fn array(&mut self, text: &str, each: impl Fn(&mut Self, &str)) {
-        self.is_batch = true;
-        match wire::list::<BATCH_MAX>(text) {
-            Ok(List(records)) if records.is_empty() => {
-                self.refuse(Rejection::new(Reason::Empty, "the array has no members"));
-            }
-            Ok(List(records)) => records.iter().for_each(|record| each(self, record.get())),
-            Err(rejection) => {
-                self.is_batch = false;
-                self.refuse(rejection);
-            }
-        }
     }
 
     fn mapped(&mut self, mapped: Result<Mapped, Rejection>) {
@@ -331,14 +321,26 @@ fn bare(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Rejection> {
     Err(Rejection::new(Reason::TooLarge, detail))
 }
 
+/// What some tools write before a text in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// The record as text, if it is that.
 fn record_text(bytes: &[u8]) -> Result<&str, Rejection> {
-    let bytes = bytes.trim_ascii();
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes).trim_ascii();
     if bytes.is_empty() {
         return Err(Rejection::new(Reason::Empty, "the record has no content"));
     }
     std::str::from_utf8(bytes)
         .map_err(|error| Rejection::new(Reason::NotUtf8, format!("invalid UTF-8 after byte {}", error.valid_up_to())))
+}
+
+/// The members of an array, not looked into yet.
+fn array(text: &str) -> Result<Vec<Raw<'_>>, Rejection> {
+    let List(records) = wire::list::<BATCH_MAX>(text)?;
+    if records.is_empty() {
+        return Err(Rejection::new(Reason::Empty, "the array has no members"));
+    }
+    Ok(records)
 }
 
 /// Adds what every event has: the digest of its own bytes, and a time that can be.

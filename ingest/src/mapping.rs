@@ -1,7 +1,8 @@
 //! A declared way to read the records of a framework of one's own: which member of its JSON is what.
 //!
 //! A pointer is a JSON pointer (RFC 6901) into the record, or, with a dot before it (`./name`), into the member that `each`
-//! names. Whatever a mapping reads is the agent's own word.
+//! names. Whatever a mapping reads is the agent's own word. A call is read from one record; where another says how it ended, the
+//! outcome is unknown.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -280,7 +281,9 @@ impl Mapping {
             let bytes = crate::bare(bytes)?;
             let text = crate::record_text(&bytes)?;
             if text.starts_with('[') {
-                decoded.array(text, |decoded, record| decoded.mapped(self.record(record)));
+                let records = crate::array(text)?;
+                decoded.is_batch = true;
+                records.iter().for_each(|record| decoded.mapped(self.record(record.get())));
             } else {
                 decoded.mapped(self.record(text));
             }

@@ -15,11 +15,11 @@ use tautline_detectors::event::{Event, Outcome, Principal, Run, Source, Trace};
 
 use crate::agent_action::{ON_BEHALF_OF_MAX, parse_traceparent};
 use crate::audit::parsed;
-use crate::format::{Format, Opened, Read, Top, Wire};
+use crate::format::{Format, Opened, Read, Top, Wire, wire_of};
 use crate::json::Raw;
 use crate::tool;
 use crate::wire::{self, List, Moment, Name, Object, Text, said, text};
-use crate::{BATCH_MAX, Reason, Rejection, digest_of};
+use crate::{Reason, Rejection, digest_of};
 
 pub(crate) const WIRE: Wire = Wire {
     format: Format::Mcp,
@@ -114,13 +114,19 @@ enum Said {
     Response(Outcome),
 }
 
-/// Reads an array of lines.
-pub(crate) fn open_list(text: &str) -> Result<Vec<Read>, Rejection> {
-    let List(lines) = wire::list::<BATCH_MAX>(text)?;
+/// Whether the members of an array are lines of a log of messages, as far as they are of any format.
+pub(crate) fn is_log(records: &[Raw<'_>]) -> bool {
+    let mut formats =
+        records.iter().filter_map(|record| wire_of(record.get(), Format::Auto).ok()).map(|wire| wire.format);
+    formats.next() == Some(Format::Mcp) && formats.all(|format| format == Format::Mcp)
+}
+
+/// Reads the lines of an array.
+pub(crate) fn paired(lines: &[Raw<'_>]) -> Vec<Read> {
     let mut results: Vec<Read> = Vec::new();
     // For each key the call that waits for its response, with its digest so far; none where it was another request.
     let mut open: HashMap<String, Option<(usize, Sha256)>> = HashMap::new();
-    for raw in &lines {
+    for raw in lines {
         let line = match line(raw.get()) {
             Ok(line) => line,
             Err(rejection) => {
@@ -147,10 +153,7 @@ pub(crate) fn open_list(text: &str) -> Result<Vec<Read>, Rejection> {
         }
         results.push(line.alone());
     }
-    if results.is_empty() {
-        return Err(Rejection::new(Reason::Empty, "the array has no members"));
-    }
-    Ok(results)
+    results
 }
 
 impl Line {
@@ -181,11 +184,10 @@ fn line(json: &str) -> Result<Line, Rejection> {
         }
     };
     let first: Message<'_> = wire::object(first, path)?;
-    let second = response.filter(|_| path == "request").map(|raw| wire::object::<Message<'_>>(raw.get(), "response"));
     let key = key(&envelope, first.id.as_ref());
     let said = match first.method.as_ref().map(Text::as_str) {
         None => Said::Response(outcome(&first, path)?),
-        Some(CALL) => Said::Call(Box::new(call(&envelope, &key, &first, second.transpose()?.as_ref())?)),
+        Some(CALL) => Said::Call(Box::new(call(&envelope, &key, &first, response)?)),
         Some(method) => Said::Other(method.to_owned()),
     };
     Ok(Line { key, digest: Sha256::new().chain_update(json), said })
@@ -200,7 +202,7 @@ fn call(
     envelope: &Envelope<'_>,
     key: &str,
     request: &Message<'_>,
-    response: Option<&Message<'_>>,
+    response: Option<&Raw<'_>>,
 ) -> Result<Event, Rejection> {
     let missing = |name: &str| Rejection::new(Reason::MissingField, format!("`{name}` is missing"));
     let Some(Moment(at)) = envelope.time else { return Err(missing("time")) };
@@ -209,9 +211,6 @@ fn call(
     id(request.id.as_ref())?;
     let params = request.params.as_ref().ok_or_else(|| missing("params"))?;
     let Object(call): Object<Call<'_>> = parsed(params, "params")?;
-    if response.is_some_and(|response| response.id.as_ref().map(Raw::get) != request.id.as_ref().map(Raw::get)) {
-        return Err(Rejection::new(Reason::InvalidValue, "`response.id` is not `request.id`"));
-    }
     let tool = call.name.as_str().to_owned();
     let behind = envelope.on_behalf_of.iter().flat_map(|List(principals)| principals);
     Ok(Event {
@@ -229,7 +228,7 @@ fn call(
         run: Some(Run { session, ..Run::default() }),
         arguments: tool::arguments(arguments(call.arguments.as_ref())?),
         trace: trace(&text(call.meta.and_then(|Object(meta)| meta.traceparent))),
-        outcome: response.map_or(Ok(Outcome::Unknown), |response| outcome(response, "response"))?,
+        outcome: response.and_then(|response| answer(response, request)).unwrap_or_default(),
         tool,
         ..Event::default()
     })
@@ -261,6 +260,14 @@ fn arguments(raw: Option<&Raw<'_>>) -> Result<Value, Rejection> {
 fn trace(traceparent: &str) -> Option<Trace> {
     let (trace_id, span_id) = parse_traceparent(traceparent)?;
     Some(Trace { trace_id: trace_id.to_owned(), span_id: span_id.to_owned(), ..Trace::default() })
+}
+
+/// How a call ended, by what was logged as its response. The server chooses that: what cannot be read, or answers something
+/// else, says nothing, and must not hide the call.
+fn answer(response: &Raw<'_>, request: &Message<'_>) -> Option<Outcome> {
+    let response: Message<'_> = wire::object(response.get(), "response").ok()?;
+    let is_its = response.id.as_ref().map(Raw::get) == request.id.as_ref().map(Raw::get);
+    if is_its { outcome(&response, "response").ok() } else { None }
 }
 
 /// How a call ended, by its response. A tool that fails says so in a result; what the server refuses is an error.

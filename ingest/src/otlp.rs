@@ -8,14 +8,12 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use tautline_detectors::event::{
-    Digest, Event, Millis, Origin, Outcome, Place, Principal, Resource, Run, Source, Trace,
-};
+use tautline_detectors::event::{Event, Millis, Origin, Outcome, Place, Principal, Resource, Run, Source, Trace};
 
-use crate::format::{Format, Opened, Top, Wire};
+use crate::format::{Format, Opened, Read, Top, Wire};
 use crate::tool;
 use crate::wire::{NAME_MAX, shown};
-use crate::{Reason, Rejection};
+use crate::{BATCH_MAX, Reason, Rejection};
 
 mod json;
 mod proto;
@@ -174,20 +172,58 @@ struct Span<'a> {
 
 /// Where a span comes from: what its resource says, and the digest of that.
 struct Group {
-    service: String,
+    /// What is wrong with the resource is wrong with every span that needs it, and with no other.
+    attributes: Result<Attributes, Rejection>,
     digest: [u8; 32],
 }
 
 impl Group {
-    fn of<'p>(attributes: &Attributes, parts: impl Iterator<Item = &'p [u8]>) -> Result<Self, Rejection> {
+    fn of<'p>(attributes: Result<Attributes, Rejection>, parts: impl Iterator<Item = &'p [u8]>) -> Self {
         let mut digest = Sha256::new();
         parts.for_each(|part| digest.update(part));
-        Ok(Group { service: attributes.text([SERVICE])?, digest: digest.finalize().into() })
+        Group { attributes, digest: digest.finalize().into() }
     }
 
-    /// The digest of a span's bytes and of its resource's, because that may be what says whose it is.
-    fn digest(&self, span: &[u8]) -> Digest {
-        crate::digest_of(Sha256::new().chain_update(self.digest).chain_update(span))
+    /// The text of the first of these attributes that has one.
+    fn text<const N: usize>(&self, names: [&str; N]) -> Result<String, Rejection> {
+        let attributes = self.attributes.as_ref().map_err(Clone::clone);
+        attributes.and_then(|attributes| attributes.text(names)).map_err(|rejection| {
+            let detail = format!("the span's resource: {}", rejection.detail);
+            Rejection { detail, ..rejection }
+        })
+    }
+
+    /// The same of a span, else of its resource.
+    fn text_of<const N: usize>(&self, span: &Attributes, names: [&str; N]) -> Result<String, Rejection> {
+        let text = span.text(names)?;
+        if text.is_empty() { self.text(names) } else { Ok(text) }
+    }
+
+    /// What a span tells, with the digest of its bytes and of its resource's, because that may be what says whose it is.
+    fn read(&self, span: Result<Span<'_>, Rejection>, bytes: &[u8]) -> Read {
+        let event = event(&span?, self)?;
+        Ok((event, crate::digest_of(Sha256::new().chain_update(self.digest).chain_update(bytes))))
+    }
+}
+
+/// What was read of a batch so far.
+#[derive(Default)]
+struct Reads(Vec<Read>);
+
+impl Reads {
+    /// Keeps what a span tells, or why it, or what should hold spans, could not be read. One over the bound is enough to know.
+    fn push(&mut self, read: Read) {
+        if self.0.len() <= BATCH_MAX {
+            self.0.push(read);
+        }
+    }
+
+    fn all(self) -> Result<Vec<Read>, Rejection> {
+        match self.0.len() {
+            0 => Err(Rejection::new(Reason::Empty, "the batch has no spans")),
+            1..=BATCH_MAX => Ok(self.0),
+            _ => Err(Rejection::new(Reason::TooLarge, format!("more than {BATCH_MAX} spans"))),
+        }
     }
 }
 
@@ -197,8 +233,9 @@ fn deeper(depth: usize) -> Result<usize, Rejection> {
     depth.checked_sub(1).ok_or_else(|| Rejection::new(Reason::TooDeep, detail()))
 }
 
-fn too_many() -> Rejection {
-    Rejection::new(Reason::TooLarge, format!("more than {} spans", crate::BATCH_MAX))
+/// Bytes, of which only the length is told. It is no text, which somebody could take for a name.
+fn bytes(length: usize) -> Value {
+    serde_json::json!({ "bytes": length })
 }
 
 /// The event that a span tells of.
@@ -221,13 +258,13 @@ fn event(span: &Span<'_>, group: &Group) -> Result<Event, Rejection> {
         verb: tool::verb(&tool),
         resource: resource(attributes, &tool)?,
         place: Place {
-            account: attributes.text([ACCOUNT])?,
-            region: attributes.text([REGION])?,
-            cluster: attributes.text([CLUSTER])?,
-            namespace: attributes.text([NAMESPACE])?,
+            account: group.text_of(attributes, [ACCOUNT])?,
+            region: group.text_of(attributes, [REGION])?,
+            cluster: group.text_of(attributes, [CLUSTER])?,
+            namespace: group.text_of(attributes, [NAMESPACE])?,
             ..Place::default()
         },
-        claimed_environment: Some(attributes.text(ENVIRONMENT)?).filter(|name| !name.is_empty()),
+        claimed_environment: Some(group.text_of(attributes, ENVIRONMENT)?).filter(|name| !name.is_empty()),
         run: (!session.is_empty()).then(|| Run { session, ..Run::default() }),
         arguments: tool::arguments(attributes.value(ARGUMENTS).clone()),
         origin: Origin {
@@ -285,9 +322,9 @@ fn at(span: &Span<'_>) -> Result<Millis, Rejection> {
     }
 }
 
-/// The agent, as its framework names it, else the service that ran it.
+/// The agent, as its framework names it in the span or for all of them, else the service that ran it.
 fn principal(agent: String, attributes: &Attributes, group: &Group) -> Result<Principal, Rejection> {
-    let claimed_agent = if agent.is_empty() { group.service.clone() } else { agent };
+    let claimed_agent = if agent.is_empty() { group.text([AGENT[0], AGENT[1], SERVICE])? } else { agent };
     if claimed_agent.is_empty() {
         let detail = "attributes `gen_ai.agent.id`, `gen_ai.agent.name` and the resource's `service.name` are missing";
         return Err(Rejection::new(Reason::MissingField, detail));

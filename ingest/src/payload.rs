@@ -52,7 +52,7 @@ fn unpacked(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Rejection> {
     let mut unpacked = Vec::new();
     let (name, read) = if bytes.starts_with(GZIP) {
         ("gzip", append(MultiGzDecoder::new(bytes), &mut unpacked))
-    } else if bytes.starts_with(ZSTD) {
+    } else if bytes.starts_with(ZSTD) || skippable(bytes).is_some() {
         ("zstd", unzstd(bytes, &mut unpacked))
     } else {
         return Ok(Cow::Borrowed(bytes));
@@ -80,6 +80,10 @@ fn unzstd(mut bytes: &[u8], unpacked: &mut Vec<u8>) -> io::Result<()> {
         if bytes.is_empty() || unpacked.len() > RECORD_MAX {
             return Ok(());
         }
+        if let Some((length, rest)) = skippable(bytes) {
+            bytes = rest.get(length..).ok_or(io::ErrorKind::UnexpectedEof)?;
+            continue;
+        }
         // The decoder makes room for the whole window before the first byte is there.
         if window(bytes).is_none_or(|window| window > u64::try_from(RECORD_MAX).unwrap_or(u64::MAX)) {
             return Err(io::Error::other(format!("a window of more than {RECORD_MAX} bytes, or no frame")));
@@ -92,6 +96,13 @@ fn unzstd(mut bytes: &[u8], unpacked: &mut Vec<u8>) -> io::Result<()> {
         }
     }
     Err(io::Error::other(format!("more than {FRAMES_MAX} frames")))
+}
+
+/// The length of a frame that only carries something for other tools, and what follows its head.
+fn skippable(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let (head, rest) = bytes.split_first_chunk::<8>()?;
+    let [0x50..=0x5f, 0x2a, 0x4d, 0x18, length @ ..] = head else { return None };
+    Some((usize::try_from(u32::from_le_bytes(*length)).ok()?, rest))
 }
 
 /// The window that a frame asks for: what its descriptor says, or the size of its content, where that is one segment.
@@ -124,6 +135,8 @@ mod tests {
 
     use super::*;
 
+    const SKIPPED: &[u8] = b"\x5f\x2a\x4d\x18\x03\0\0\0abc";
+
     fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
         encoder.write_all(bytes).unwrap();
@@ -148,6 +161,7 @@ mod tests {
             [&[0, 1, 2, 3, 4][..], &gzip(json)].concat(),
             [gzip(&json[..4]), gzip(&json[4..])].concat(),
             [zstd(&json[..4]), zstd(&json[4..])].concat(),
+            [SKIPPED, &zstd(&json[..4]), SKIPPED, &zstd(&json[4..]), SKIPPED].concat(),
         ] {
             assert_eq!(bare(&record).unwrap(), &json[..]);
         }
@@ -177,6 +191,8 @@ mod tests {
     #[test]
     fn what_is_cut_off_is_damaged() {
         let text = "a text that is long enough to be cut off somewhere".repeat(9);
+        assert_eq!(bare(&SKIPPED[..10]).unwrap_err().reason, Reason::Damaged);
+        assert_eq!(bare(SKIPPED).unwrap(), &b""[..]);
         for packed in [gzip(text.as_bytes()), zstd(text.as_bytes())] {
             for length in 4..packed.len() - 1 {
                 assert_eq!(bare(&packed[..length]).unwrap_err().reason, Reason::Damaged, "{length}");

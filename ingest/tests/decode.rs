@@ -153,6 +153,14 @@ fn an_implausible_time_is_refused_and_its_bounds_are_inside() {
 }
 
 #[test]
+fn a_byte_order_mark_is_no_part_of_a_record() {
+    for record in [action().to_string(), format!("[{}]", action())] {
+        assert_eq!(one(format!("\u{feff}{record}").as_bytes()), one(record.as_bytes()));
+    }
+    assert_eq!(reason("\u{feff}"), Reason::Empty);
+}
+
+#[test]
 fn hostile_bytes_are_refused_with_their_reason() {
     let deep = |open: &str, n: usize| open.repeat(n);
     assert_eq!(reason(""), Reason::Empty);

@@ -97,6 +97,22 @@ fn an_array_of_lines_pairs_by_session_and_id() {
 }
 
 #[test]
+fn a_log_of_messages_is_paired_under_auto_too_and_hides_nothing_of_another_format() {
+    let messages = [request(json!(1)), done(json!(1))].map(|message| line(json!({"message": message})));
+    for array in [json!(messages), json!([7, messages[0], {}, messages[1]])] {
+        let outcomes = |format| results(&array, format).into_iter().flatten().map(|event| event.outcome).collect();
+        let [auto, named]: [Vec<Outcome>; 2] = [Format::Auto, Format::Mcp].map(outcomes);
+        assert_eq!((auto.as_slice(), named), (&[Outcome::Success][..], auto.clone()));
+    }
+    let trail: Value =
+        serde_json::from_str(include_str!("../../testdata/cloudtrail.jsonl").lines().next().unwrap()).unwrap();
+    for mixed in [json!([messages[0], trail, messages[1]]), json!([trail, messages[0], messages[1]])] {
+        let sources: Vec<_> = results(&mixed, Format::Auto).into_iter().flatten().map(|event| event.source).collect();
+        assert!(sources.len() == 2 && sources.contains(&Source::Mcp), "{sources:?}");
+    }
+}
+
+#[test]
 fn how_a_call_ended_is_the_responses_to_say() {
     let ended =
         |response: Value| one(&line(json!({"request": request(json!(1)), "response": response}))).map(|e| e.outcome);
@@ -105,8 +121,33 @@ fn how_a_call_ended_is_the_responses_to_say() {
     let unknown = json!({"id": 1, "error": {"code": -32602, "message": "Unknown tool"}});
     assert_eq!(ended(unknown), Ok(Outcome::Failed("-32602".to_owned())));
     assert_eq!(ended(json!(null)), Ok(Outcome::Unknown));
-    assert_eq!(ended(done(json!("1"))).unwrap_err().reason, Reason::InvalidValue);
-    assert_eq!(ended(json!({"id": 1})).unwrap_err().reason, Reason::Unsupported);
+}
+
+#[test]
+fn an_unusable_response_does_not_hide_the_call() {
+    let unusable = [
+        done(json!("1")),
+        done(json!(null)),
+        done(json!({})),
+        json!({"id": null, "error": {"code": -32700, "message": "parse error"}}),
+        json!({"id": 1}),
+        json!({"id": 1, "result": "done"}),
+        json!({"id": 1, "result": {"isError": "no"}}),
+        json!({"id": 1, "error": "boom"}),
+        json!({"id": 1, "error": {"code": 1, "message": {}}}),
+        json!({}),
+        json!([]),
+        json!("gone"),
+        json!(7),
+    ];
+    for response in unusable {
+        let event = one(&line(json!({"request": request(json!(1)), "response": response}))).unwrap();
+        assert_eq!((event.tool.as_str(), event.outcome), ("delete_volume", Outcome::Unknown), "{response}");
+        let lines = [request(json!(1)), response.clone()].map(|message| line(json!({"message": message})));
+        let results = results(&json!(lines), Format::Mcp);
+        assert_eq!(results[0].as_ref().unwrap().outcome, Outcome::Unknown, "{response}");
+        assert!(results[1].is_err(), "{response}");
+    }
 }
 
 #[test]

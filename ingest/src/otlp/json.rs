@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{ARGUMENTS, ARGUMENTS_MAX, Attributes, DEPTH_MAX, Group, Span, event, too_many};
+use super::{ARGUMENTS, ARGUMENTS_MAX, Attributes, DEPTH_MAX, Group, Reads, Span};
 use crate::audit::{ENTRIES_MAX, parsed};
 use crate::format::Read;
 use crate::json::Raw;
@@ -95,7 +95,7 @@ struct Any<'a> {
     #[serde(borrow)]
     kvlist_value: Option<wire::Object<Values<'a>>>,
     #[serde(borrow)]
-    bytes_value: Option<Raw<'a>>,
+    bytes_value: Option<Text<'a, 0, ARGUMENTS_MAX>>,
 }
 
 #[derive(Deserialize)]
@@ -104,36 +104,38 @@ struct Values<'a> {
     values: Lazy<'a, BATCH_MAX>,
 }
 
-/// Reads a batch of spans.
+/// Reads a batch of spans. What is wrong in one group of them is wrong in no other.
 pub(super) fn open(text: &str) -> Result<Vec<Read>, Rejection> {
     let batch: Batch<'_> = wire::object(text, "")?;
-    let mut results = Vec::new();
-    for group in batch.resource_spans.0 {
-        let group: Origin<'_> = wire::object(group.get(), "resourceSpans")?;
-        let origin = origin(group.resource.as_ref())?;
-        for scope in group.scope_spans.unwrap_or_default().0 {
-            let scope: Scope<'_> = wire::object(scope.get(), "scopeSpans")?;
-            for raw in scope.spans.unwrap_or_default().0 {
-                if results.len() == BATCH_MAX {
-                    return Err(too_many());
-                }
-                let event = span(&raw).and_then(|span| event(&span, &origin));
-                results.push(event.map(|event| (event, origin.digest(raw.get().as_bytes()))));
-            }
+    let mut reads = Reads::default();
+    for raw in batch.resource_spans.0 {
+        if let Err(rejection) = group(&raw, &mut reads) {
+            reads.push(Err(rejection));
         }
     }
-    if results.is_empty() {
-        return Err(Rejection::new(Reason::Empty, "the batch has no spans"));
-    }
-    Ok(results)
+    reads.all()
 }
 
-fn origin(resource: Option<&Raw<'_>>) -> Result<Group, Rejection> {
-    let Some(raw) = resource.filter(|raw| raw.get() != "null") else {
-        return Group::of(&Attributes::default(), std::iter::empty());
-    };
+fn group(raw: &Raw<'_>, reads: &mut Reads) -> Result<(), Rejection> {
+    let Origin { resource, scope_spans } = wire::object(raw.get(), "resourceSpans")?;
+    let resource = resource.filter(|raw| raw.get() != "null");
+    let group = Group::of(described(resource.as_ref()), resource.iter().map(|raw| raw.get().as_bytes()));
+    for raw in scope_spans.unwrap_or_default().0 {
+        match wire::object::<Scope<'_>>(raw.get(), "scopeSpans") {
+            Ok(scope) => {
+                let spans = scope.spans.unwrap_or_default().0;
+                spans.iter().for_each(|raw| reads.push(group.read(span(raw), raw.get().as_bytes())));
+            }
+            Err(rejection) => reads.push(Err(rejection)),
+        }
+    }
+    Ok(())
+}
+
+fn described(resource: Option<&Raw<'_>>) -> Result<Attributes, Rejection> {
+    let Some(raw) = resource else { return Ok(Attributes::default()) };
     let described: Described<'_> = wire::object(raw.get(), "resource")?;
-    Group::of(&attributes(described.attributes)?, std::iter::once(raw.get().as_bytes()))
+    attributes(described.attributes)
 }
 
 fn span<'a>(raw: &'a Raw<'_>) -> Result<Span<'a>, Rejection> {
@@ -196,7 +198,7 @@ fn any(raw: &Raw<'_>, name: &str, depth: usize) -> Result<Value, Rejection> {
         Any { double_value: Some(number), .. } => double(&number),
         Any { array_value: Some(wire::Object(list)), .. } => array(list, name, super::deeper(depth)?)?,
         Any { kvlist_value: Some(wire::Object(list)), .. } => object(list, name, super::deeper(depth)?)?,
-        Any { bytes_value: Some(bytes), .. } => format!("{} bytes in base64", bytes.get().len()).into(),
+        Any { bytes_value: Some(base64), .. } => super::bytes(base64.as_str().trim_end_matches('=').len() * 3 / 4),
         _ => Value::Null,
     })
 }

@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-use super::{ARGUMENTS, ARGUMENTS_MAX, Attributes, DEPTH_MAX, Group, Span, event, too_many};
+use super::{ARGUMENTS, ARGUMENTS_MAX, Attributes, DEPTH_MAX, Group, Reads, Span};
 use crate::format::Read;
 use crate::protobuf::{Field, Fields};
-use crate::{BATCH_MAX, Reason, Rejection};
+use crate::{Reason, Rejection};
 
 /// Whether bytes are a batch of spans, as far as the first two levels of its messages tell.
 pub(crate) fn is_proto(bytes: &[u8]) -> bool {
@@ -21,27 +21,23 @@ pub(crate) fn is_proto(bytes: &[u8]) -> bool {
         && groups.all(|group| group.is_ok_and(|group| is_message(group, 1..=3)))
 }
 
-/// Reads a batch of spans.
+/// Reads a batch of spans. What is wrong in one group of them is wrong in no other.
 pub(crate) fn open(bytes: &[u8]) -> Result<Vec<Read>, Rejection> {
-    let mut results = Vec::new();
-    for group in messages(bytes, 1) {
-        let group = group?;
-        let origin = origin(group)?;
-        for scope in messages(group, 2) {
-            for span in messages(scope?, 2) {
-                if results.len() == BATCH_MAX {
-                    return Err(too_many());
-                }
-                let bytes = span?;
-                let event = self::span(bytes).and_then(|span| event(&span, &origin));
-                results.push(event.map(|event| (event, origin.digest(bytes))));
-            }
+    let mut reads = Reads::default();
+    for message in messages(bytes, 1) {
+        if let Err(rejection) = group(message?, &mut reads) {
+            reads.push(Err(rejection));
         }
     }
-    if results.is_empty() {
-        return Err(Rejection::new(Reason::Empty, "the batch has no spans"));
+    reads.all()
+}
+
+fn group(message: &[u8], reads: &mut Reads) -> Result<(), Rejection> {
+    let group = Group::of(described(message), messages(message, 1).flatten());
+    for scope in messages(message, 2) {
+        messages(scope?, 2).for_each(|bytes| reads.push(bytes.and_then(|bytes| group.read(span(bytes), bytes))));
     }
-    Ok(results)
+    Ok(())
 }
 
 /// The messages in a field of a message.
@@ -53,14 +49,14 @@ fn messages(message: &[u8], number: u64) -> impl Iterator<Item = Result<&[u8], R
     })
 }
 
-fn origin(group: &[u8]) -> Result<Group, Rejection> {
+fn described(group: &[u8]) -> Result<Attributes, Rejection> {
     let mut attributes = Attributes::default();
     for resource in messages(group, 1) {
         for attribute in messages(resource?, 1) {
             add(&mut attributes, attribute?)?;
         }
     }
-    Group::of(&attributes, messages(group, 1).flatten())
+    Ok(attributes)
 }
 
 fn span(bytes: &[u8]) -> Result<Span<'_>, Rejection> {
@@ -140,8 +136,7 @@ fn any(message: &[u8], depth: usize) -> Result<Value, Rejection> {
             (4, Field::Number(bits)) => f64::from_bits(bits).into(),
             (5, Field::Bytes(list)) => array(list, super::deeper(depth)?)?,
             (6, Field::Bytes(list)) => object(list, super::deeper(depth)?)?,
-            // What the bytes are is not said.
-            (7, Field::Bytes(bytes)) => format!("{} bytes", bytes.len()).into(),
+            (7, Field::Bytes(bytes)) => super::bytes(bytes.len()),
             _ => continue,
         };
     }

@@ -1,8 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use serde_json::json;
-use tautline_detectors::event::{Argument, Verb};
+use tautline_detectors::event::{Argument, Digest, Verb};
 
 use super::*;
 use crate::{BATCH_MAX, decode};
@@ -117,6 +119,106 @@ fn a_repeat_is_one_event_and_another_origin_is_another() {
     assert_ne!((&first.id, first.digest), (&second.id, second.digest));
 }
 
+/// What a batch's members are, by both encodings: their agents, or why there is none.
+fn agents(batch: &Value) -> Vec<Result<String, String>> {
+    let short = |(at, result): (usize, Result<Event, Rejection>)| match result {
+        Ok(event) => Ok(event.principal.claimed_agent),
+        Err(rejection) => {
+            assert_eq!(rejection.index, Some(at));
+            Err(rejection.detail)
+        }
+    };
+    let read = |bytes: &[u8], format| told(bytes, format).into_iter().enumerate().map(short).collect::<Vec<_>>();
+    let agents = read(batch.to_string().as_bytes(), Format::OtlpJson);
+    assert_eq!(read(&as_proto(batch), Format::OtlpProto), agents);
+    agents
+}
+
+fn attribute(name: &str, value: Value) -> Value {
+    json!({"key": name, "value": value})
+}
+
+#[test]
+fn a_bad_resource_is_the_end_of_those_spans_alone_that_need_it() {
+    let service = |value: Value| attribute("service.name", value);
+    let named = service(json!({"stringValue": "svc"}));
+    for (bad, why) in [
+        (
+            vec![service(json!({"arrayValue": {"values": []}}))],
+            "attribute `service.name` is neither a string nor a number",
+        ),
+        (vec![service(json!({"bytesValue": "c3Zj"}))], "attribute `service.name` is neither a string nor a number"),
+        (vec![service(json!({"stringValue": "x".repeat(3_000)}))], "attribute `service.name`: longer than 2048 bytes"),
+        (vec![named.clone(), named.clone()], "attribute `service.name` is there twice"),
+    ] {
+        let mut batch = batch(&json!({"gen_ai.tool.name": "scale"}));
+        let mut spans = batch["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap().clone();
+        spans.extend([spans[0].clone(), spans[0].clone()]);
+        spans[1]["name"] = json!("GET /");
+        let good = json!({"resource": {"attributes": [named]}, "scopeSpans": [{"spans": [spans[0]]}]});
+        let bad = json!({"resource": {"attributes": bad}, "scopeSpans": [{"spans": spans}]});
+        batch["resourceSpans"] = json!([good, bad, good]);
+        let (svc, why) = (Ok("svc".to_owned()), Err(format!("the span's resource: {why}")));
+        let none = Err("a span of no tool's execution".to_owned());
+        assert_eq!(agents(&batch), [svc.clone(), why.clone(), none, why, svc]);
+    }
+}
+
+#[test]
+fn a_group_that_is_none_is_the_end_of_no_other() {
+    let mut text = batch(&json!({"gen_ai.agent.id": "a"}));
+    let (group, binary) = (text["resourceSpans"][0].clone(), as_proto(&text));
+    text["resourceSpans"] = json!([7, group, {"scopeSpans": [7, group["scopeSpans"][0]]}, {"scopeSpans": 7}, group]);
+    let is_read = |bytes: &[u8], format| told(bytes, format).iter().map(Result::is_ok).collect::<Vec<_>>();
+    assert_eq!(is_read(text.to_string().as_bytes(), Format::OtlpJson), [false, true, false, true, false, true]);
+    // A group of which a scope is cut off, or a scope of which a span is.
+    for damaged in [field(1, b"\x12\x05x"), field(1, &field(2, b"\x12\x05x"))] {
+        let bytes = [&binary[..], &damaged, &binary].concat();
+        assert_eq!(is_read(&bytes, Format::OtlpProto), [true, false, true]);
+    }
+}
+
+#[test]
+fn a_span_has_the_agent_and_the_place_of_its_resource_unless_it_says_otherwise() {
+    let resource = json!({
+        "service.name": "svc", "gen_ai.agent.name": "crew", "deployment.environment.name": "staging",
+        "cloud.account.id": "123", "cloud.region": "eu-west-1", "k8s.cluster.name": "prod-1", "k8s.namespace.name": "ledger",
+    });
+    let inherits = |own: Value| {
+        let mut batch = batch(&own);
+        let given = self::batch(&resource)["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["attributes"].clone();
+        batch["resourceSpans"][0]["resource"] = json!({"attributes": given});
+        assert_eq!(agents(&batch).len(), 1);
+        read(&batch).unwrap()
+    };
+    let event = inherits(json!({}));
+    assert_eq!(event.principal.claimed_agent, "crew");
+    assert_eq!(event.claimed_environment.as_deref(), Some("staging"));
+    let place = ["123", "eu-west-1", "prod-1", "ledger"];
+    let places = |place: &Place| [&place.account, &place.region, &place.cluster, &place.namespace].map(String::clone);
+    assert_eq!(places(&event.place), place);
+    let own = inherits(json!({
+        "gen_ai.agent.id": "a", "deployment.environment": "production", "cloud.account.id": "9", "cloud.region": "r",
+        "k8s.cluster.name": "c", "k8s.namespace.name": "n",
+    }));
+    assert_eq!(own.principal.claimed_agent, "a");
+    assert_eq!(own.claimed_environment.as_deref(), Some("production"));
+    assert_eq!(places(&own.place), ["9", "r", "c", "n"]);
+}
+
+#[test]
+fn bytes_are_no_text() {
+    for name in ["gen_ai.agent.id", "enduser.id", "session.id", "gen_ai.tool.name", "k8s.cluster.name"] {
+        let mut attributes = json!({"gen_ai.agent.name": "a"});
+        attributes[name] = json!({"bytesValue": "c2VjcmV0"});
+        let why = format!("attribute `{name}` is neither a string nor a number");
+        assert_eq!(agents(&batch(&attributes)), [Err(why)]);
+    }
+    let inside = json!({"kvlistValue": {"values": [attribute("file", json!({"bytesValue": "c2VjcmV0cw=="}))]}});
+    let event = one(json!({"gen_ai.agent.id": "a", "gen_ai.tool.call.arguments": inside})).unwrap();
+    assert_eq!(event.arguments[0].value, r#"{"bytes":7}"#);
+}
+
 #[test]
 fn what_makes_no_event_is_named() {
     assert_eq!(reason(json!({"gen_ai.operation.name": "chat"})), Reason::NotARequest);
@@ -223,6 +325,7 @@ fn value_as_proto(value: &Value) -> Vec<u8> {
         "intValue" => [&[3 << 3][..], &varint(inner.as_str().unwrap().parse::<usize>().unwrap())].concat(),
         "doubleValue" => [&[4 << 3 | 1][..], &inner.as_f64().unwrap().to_le_bytes()].concat(),
         "arrayValue" => field(5, &list(value_as_proto)),
+        "bytesValue" => field(7, &STANDARD.decode(inner.as_str().unwrap()).unwrap()),
         _ => field(6, &list(pair_as_proto)),
     }
 }
@@ -231,9 +334,19 @@ fn pair_as_proto(pair: &Value) -> Vec<u8> {
     [field(1, pair["key"].as_str().unwrap().as_bytes()), field(2, &value_as_proto(&pair["value"]))].concat()
 }
 
-/// The bytes of a batch that [`batch`] made.
+/// The bytes of a batch that [`batch`] made, or of several such groups.
 fn as_proto(batch: &Value) -> Vec<u8> {
-    let span = &batch["resourceSpans"][0]["scopeSpans"][0]["spans"][0];
+    let groups = batch["resourceSpans"].as_array().unwrap().iter().map(|group| {
+        let attributes = group["resource"]["attributes"].as_array().into_iter().flatten();
+        let resource = attributes.flat_map(|pair| field(1, &pair_as_proto(pair))).collect::<Vec<u8>>();
+        let spans = group["scopeSpans"][0]["spans"].as_array().unwrap().iter();
+        let scope = spans.flat_map(|span| field(2, &span_as_proto(span))).collect::<Vec<u8>>();
+        field(1, &[field(1, &resource), field(2, &scope)].concat())
+    });
+    groups.collect::<Vec<_>>().concat()
+}
+
+fn span_as_proto(span: &Value) -> Vec<u8> {
     let id = |name: &str, digits: usize| {
         let number = u128::from_str_radix(span[name].as_str().unwrap(), 16).unwrap();
         number.to_be_bytes()[16 - digits / 2..].to_vec()
@@ -247,13 +360,14 @@ fn as_proto(batch: &Value) -> Vec<u8> {
         [&[7 << 3 | 1][..], &time].concat(),
         attributes.collect(),
     ];
-    field(1, &field(2, &field(2, &parts.concat())))
+    parts.concat()
 }
 
 fn values() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         ".{0,20}".prop_map(|text| json!({"stringValue": text})),
         any::<bool>().prop_map(|flag| json!({"boolValue": flag})),
+        ".{0,20}".prop_map(|text| json!({"bytesValue": STANDARD.encode(text)})),
         (0..i64::MAX).prop_map(|number| json!({"intValue": number.to_string()})),
         any::<f64>()
             .prop_filter("finite", |number| number.is_finite())
