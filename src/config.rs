@@ -147,6 +147,7 @@ impl Default for Log {
 pub(crate) struct Outputs {
     pub(crate) alerts: String,
     pub(crate) revocations: String,
+    pub(crate) rollbacks: String,
     pub(crate) dead_letter: String,
 }
 
@@ -155,6 +156,7 @@ impl Default for Outputs {
         Self {
             alerts: "tautline.alerts".to_owned(),
             revocations: "tautline.revocations".to_owned(),
+            rollbacks: "tautline.rollbacks".to_owned(),
             dead_letter: "tautline.dead-letter".to_owned(),
         }
     }

@@ -22,7 +22,7 @@ mod snapshot;
 
 pub use cells::Cell;
 pub use dossier::Dossier;
-pub(crate) use dossier::{HeldApproval, HeldOverride, Side, Sum, Unapproved};
+pub(crate) use dossier::{Change, HeldApproval, HeldOverride, Side, Sum, Unapproved};
 pub(crate) use pairing::{Declared, Effect, MOST_FOLLOWED, kept};
 pub use pairing::{Heard, Pairing, Waiting};
 pub use profile::{Profile, RateHistory, RunState};

@@ -153,6 +153,23 @@ impl RevocationSubject {
     }
 }
 
+/// A change that should be undone, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollback {
+    /// The request's id; what an acknowledgement names.
+    pub id: String,
+    /// The operation that undoes the change.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub operation: Option<String>,
+    /// Where the state before the change is kept, by the agent's own word.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pre_state: Option<String>,
+    /// What was changed, by its native id.
+    pub resource: String,
+    /// Whom to notify: the agent's owner, and the team of the place.
+    pub notify: Vec<String>,
+}
+
 /// A deviation of an agent from policy or from its own habit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Deviation {
@@ -195,6 +212,9 @@ pub struct Deviation {
     /// What should be revoked, if the control asks for it and nobody was asked yet.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub revocation: Option<RevocationSubject>,
+    /// What should be undone, if something should.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rollback: Option<Rollback>,
 }
 
 /// Who deviated.

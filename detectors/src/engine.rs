@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::baselines::{Baselines, Dimension, Dossier, Heard, Note, Observed, Pairing, Piece, Profile, RunState, Slot};
 use crate::detector::{Case, Conformance, Detector, Found, Hearing, Memory, Now, Sighting, Suspicion};
-use crate::deviation::{AgentFacts, Deviation, Evidence, LearningState, Severity};
+use crate::deviation::{AgentFacts, Deviation, Evidence, LearningState, Rollback, Severity};
 use crate::event::{AgentRef, Event, Millis, Outcome, Source};
 use crate::response;
 use crate::rulebook::{Agent, Control, DecisionCache, Facts, Judgement, PolicyRef, Rulebook, Violation};
@@ -380,6 +380,7 @@ struct Finding<'b> {
     evidence: Vec<Evidence>,
     counterfactual: String,
     remember: Vec<Memory>,
+    rollback: Option<Rollback>,
     statistical: bool,
 }
 
@@ -395,6 +396,7 @@ impl<'b> Finding<'b> {
             evidence: suspicion.evidence,
             counterfactual: suspicion.counterfactual,
             remember: suspicion.remember,
+            rollback: suspicion.rollback,
         }
     }
 
@@ -422,6 +424,7 @@ impl<'b> Finding<'b> {
             evidence: evidence.collect(),
             counterfactual: remedy.to_owned(),
             remember: Vec::new(),
+            rollback: None,
             statistical: false,
         })
     }
@@ -505,6 +508,7 @@ fn assemble(
         rulebook: book.hash().to_owned(),
         event: event.without_contents(),
         revocation: None,
+        rollback: finding.rollback,
     }
 }
 

@@ -56,6 +56,9 @@ pub struct Event {
     /// Reference of the approval that the agent invoked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approval: Option<String>,
+    /// Where the state before the change is kept, by the agent's own word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pre_state: Option<String>,
     /// What is known about the credential used.
     pub credential: Credential,
     /// Where the request came from.

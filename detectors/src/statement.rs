@@ -141,6 +141,9 @@ pub struct Approval {
     /// against what was executed.
     #[serde(default = "one")]
     pub count: u32,
+    /// Whether those who approved were told that the change cannot be undone.
+    #[serde(default)]
+    pub irreversible: bool,
 }
 
 fn one() -> u32 {
@@ -148,10 +151,11 @@ fn one() -> u32 {
 }
 
 impl Approval {
-    /// `sha-256:` and the hexadecimal SHA-256 of operation, resource, parameters and count as canonical JSON (RFC 8785).
+    /// `sha-256:` and the hexadecimal SHA-256 of all else but the requester as canonical JSON (RFC 8785).
     pub fn digest(&self) -> String {
         let covered = serde_json::json!({
             "operation": self.operation, "resource": self.resource, "parameters": self.parameters, "count": self.count,
+            "irreversible": self.irreversible,
         });
         // Writing a value of strings as JSON cannot fail.
         let canonical = serde_json_canonicalizer::to_vec(&covered).unwrap_or_default();

@@ -140,6 +140,7 @@ fn found(rule: &str) -> Option<Suspicion> {
         counterfactual: String::new(),
         remember: Vec::new(),
         severity: None,
+        rollback: None,
     })
 }
 

@@ -93,6 +93,8 @@ struct Data<'a> {
     #[serde(borrow)]
     approval: Option<Text<'a>>,
     #[serde(borrow)]
+    pre_state: Option<Text<'a>>,
+    #[serde(borrow)]
     credential: Option<Object<Claim<'a>>>,
     #[serde(borrow)]
     origin: Option<Object<Caller<'a>>>,
@@ -269,6 +271,7 @@ fn event(id: String, time: Time, traceparent: Option<&str>, data: Data<'_>) -> R
         arguments: arguments(data.arguments.unwrap_or_default())?,
         reasoning: data.reasoning.map_or(Ok(None), |Object(thought)| reasoning(thought))?,
         approval: given(data.approval),
+        pre_state: given(data.pre_state),
         credential: credential(data.credential.map(|Object(claim)| claim).unwrap_or_default()),
         origin: Origin { address: text(origin.address), user_agent: text(origin.user_agent), ..Origin::default() },
         trace: trace(data.trace.map(|Object(ids)| ids).unwrap_or_default(), traceparent),

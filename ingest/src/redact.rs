@@ -264,6 +264,7 @@ fn each_text(event: &mut Event, visit: &mut impl FnMut(&mut String)) {
         arguments: _,
         reasoning,
         approval,
+        pre_state,
         credential,
         origin,
         trace,
@@ -280,7 +281,7 @@ fn each_text(event: &mut Event, visit: &mut impl FnMut(&mut String)) {
     let described = [&mut resource.kind, &mut resource.id, &mut credential.id];
     let came = [&mut origin.address, &mut origin.user_agent, &mut origin.channel];
     located.into_iter().chain(described).chain(came).for_each(&mut *visit);
-    claimed_environment.iter_mut().chain(approval).for_each(&mut *visit);
+    claimed_environment.iter_mut().chain(approval).chain(pre_state).for_each(&mut *visit);
     if let Some(run) = run {
         [&mut run.session, &mut run.playbook, &mut run.id].into_iter().for_each(&mut *visit);
     }

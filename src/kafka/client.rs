@@ -324,6 +324,7 @@ pub(super) fn create_topics(shared: &Shared) -> Result<()> {
         topic(&config.outputs.alerts, config.log.partitions),
         // One partition: the order in which access is taken away is one order.
         topic(&config.outputs.revocations, 1),
+        topic(&config.outputs.rollbacks, 1),
         topic(&config.outputs.dead_letter, 1),
     ];
     if !config.log.direct {

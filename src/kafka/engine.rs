@@ -23,6 +23,7 @@ use super::shards::{Shard, Shards};
 use crate::metrics::UNREGISTERED;
 use crate::output::caep;
 use crate::output::ocsf::{self, Position};
+use crate::output::rollback;
 use crate::rules::RulebookStore;
 
 impl Shard {
@@ -248,6 +249,9 @@ impl EngineStage {
             outputs.push(output(&config.outputs.alerts, alert));
             if let Some(claims) = caep::claims(&deviation, &config.revocation, now()) {
                 outputs.push(output(&config.outputs.revocations, claims.to_string()));
+            }
+            if let Some(request) = rollback::remediation(&deviation) {
+                outputs.push(output(&config.outputs.rollbacks, request.to_string()));
             }
             self.held.deviations.push(deviation);
         }

@@ -3,4 +3,5 @@
 pub(crate) mod caep;
 pub(crate) mod dead_letter;
 pub(crate) mod ocsf;
+pub(crate) mod rollback;
 pub(crate) mod text;

@@ -41,7 +41,7 @@ pub(crate) fn detection_finding(deviation: &Deviation, position: Option<&Positio
     finding
 }
 
-fn severity_id(severity: Severity) -> u8 {
+pub(super) fn severity_id(severity: Severity) -> u8 {
     match severity {
         Severity::Informational => 1,
         Severity::Low => 2,
@@ -61,7 +61,7 @@ fn severity_name(severity: Severity) -> &'static str {
     }
 }
 
-fn metadata(deviation: &Deviation) -> Value {
+pub(super) fn metadata(deviation: &Deviation) -> Value {
     json!({
         "version": VERSION,
         "uid": deviation.id,

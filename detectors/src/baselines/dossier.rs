@@ -24,6 +24,9 @@ pub struct Dossier {
     /// Emergency overrides that were believed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) overrides: Vec<HeldOverride>,
+    /// Changes that are watched for signs that they went wrong.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) changes: Vec<Change>,
     /// What was changed lately, summed up.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) sums: Vec<Sum>,
@@ -71,6 +74,18 @@ impl HeldApproval {
         };
         *used = used.saturating_add(amount);
     }
+}
+
+/// A change that is watched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Change {
+    pub(crate) event: Box<Event>,
+    /// How often the cloud refused the agent since.
+    pub(crate) denials: u32,
+    /// When its rollback was requested.
+    pub(crate) requested: Option<Millis>,
+    /// Whether it was reported that nobody acknowledged that.
+    pub(crate) overdue: bool,
 }
 
 /// An emergency override that was believed.

@@ -172,6 +172,7 @@ pub(crate) fn kept(event: &Event) -> Box<Event> {
             digest: reasoning.digest.clone(),
         }),
         approval: event.approval.clone(),
+        pre_state: event.pre_state.clone(),
         credential: event.credential.clone(),
         origin: event.origin.clone(),
         trace: event.trace.clone(),

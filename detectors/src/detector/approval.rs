@@ -72,6 +72,11 @@ impl Approvals {
                 closest.get_or_insert(Standing::Missing { why });
                 continue;
             }
+            if !held.approval.irreversible && is_irreversible(event, book) {
+                let why = format!("cannot be undone, which approval `{}` does not say", held.id);
+                closest.get_or_insert(Standing::Missing { why });
+                continue;
+            }
             let Comparison { changed, unverifiable } = compare(held, event, book);
             if changed.is_empty() {
                 return Standing::Approved { by: alike.iter().map(|(index, _)| *index).collect(), unverifiable };
@@ -238,6 +243,12 @@ fn compare(held: &HeldApproval, event: &Event, book: &Rulebook) -> Comparison {
     }
 }
 
+/// Whether nothing undoes a change: no operation that is declared to, and no state from before that was kept. The audit log
+/// knows nothing of the latter.
+fn is_irreversible(event: &Event, book: &Rulebook) -> bool {
+    book.operations.inverse(event).is_none() && event.pre_state.is_none()
+}
+
 fn use_up(event: &Event, by: &[usize], dossier: &mut Dossier) {
     let amount = super::large_scale::resources(event);
     for index in by {
@@ -306,7 +317,14 @@ fn suspicion(what: &str, kind: &str, observed: &str, expected: String) -> Suspic
         score: Severity::High.score(),
     };
     let counterfactual = format!("the same with {expected}");
-    Suspicion { what: what.to_owned(), evidence: vec![evidence], counterfactual, remember: Vec::new(), severity: None }
+    Suspicion {
+        what: what.to_owned(),
+        evidence: vec![evidence],
+        counterfactual,
+        remember: Vec::new(),
+        severity: None,
+        rollback: None,
+    }
 }
 
 #[cfg(test)]

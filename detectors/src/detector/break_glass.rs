@@ -183,6 +183,7 @@ fn suspicion(what: &str, observed: &str, expected: &str, severity: Severity) -> 
         counterfactual: expected.to_owned(),
         remember: Vec::new(),
         severity: Some(severity),
+        rollback: None,
     }
 }
 

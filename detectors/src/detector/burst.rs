@@ -64,6 +64,7 @@ impl Detector for Burst {
             evidence,
             remember,
             severity: None,
+            rollback: None,
         })
     }
 

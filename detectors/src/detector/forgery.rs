@@ -32,6 +32,7 @@ impl Detector for Forgery {
             counterfactual: format!("the {kind} by an issuer of issuers.toml, signed with one of its keys"),
             remember: Vec::new(),
             severity: None,
+            rollback: None,
         })
     }
 

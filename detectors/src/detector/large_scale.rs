@@ -51,6 +51,7 @@ impl Detector for LargeScale {
             counterfactual: expected,
             remember: Vec::new(),
             severity: None,
+            rollback: None,
         })
     }
 

@@ -9,6 +9,7 @@ mod novelty;
 mod playbook;
 mod policy_drift;
 mod rhythm;
+mod rollback;
 mod say_do;
 mod unmapped;
 
@@ -16,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 use crate::baselines::{Dimension, Dossier, Note, Observed, Past, Rate, RunState};
-use crate::deviation::{Evidence, Severity};
+use crate::deviation::{Evidence, Rollback, Severity};
 use crate::event::{Event, Millis};
 use crate::rulebook::{Agent, Judgement, Rulebook, Signers, parse_duration};
 use crate::statement::{Claims, Distrust};
@@ -26,7 +27,7 @@ pub use say_do::Now;
 pub use say_do::SayDo;
 
 /// Every detector by the name that `control.toml` uses.
-const TABLE: [(&str, Build); 11] = [
+const TABLE: [(&str, Build); 12] = [
     ("approval", build_one::<approval::Approvals>),
     ("break-glass", build_one::<break_glass::BreakGlass>),
     ("burst", build_one::<burst::Burst>),
@@ -36,6 +37,7 @@ const TABLE: [(&str, Build); 11] = [
     ("playbook", build_one::<playbook::Conformance>),
     ("policy-drift", build_one::<policy_drift::PolicyDrift>),
     ("rhythm", build_one::<rhythm::Rhythm>),
+    ("rollback", build_one::<rollback::Rollbacks>),
     ("say-do", build_one::<say_do::SayDo>),
     ("unmapped-place", build_one::<unmapped::Unmapped>),
 ];
@@ -86,6 +88,8 @@ pub struct Suspicion {
     pub remember: Vec<Memory>,
     /// How bad this is, where it differs from what the control says.
     pub severity: Option<Severity>,
+    /// What should be undone.
+    pub rollback: Option<Rollback>,
 }
 
 /// A statement about an agent that an issuer of the rulebook made.

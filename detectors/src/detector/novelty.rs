@@ -57,6 +57,7 @@ impl Detector for Novelty {
             evidence,
             remember,
             severity: None,
+            rollback: None,
         })
     }
 

@@ -85,7 +85,7 @@ fn suspicion(playbook: &Playbook, what: String, kind: &str, observed: String, ex
         score: Severity::Medium.score(),
     };
     let counterfactual = format!("{expected} of playbook `{}` ({}) at this place", playbook.id, playbook.title);
-    Suspicion { what, evidence: vec![evidence], counterfactual, remember: Vec::new(), severity: None }
+    Suspicion { what, evidence: vec![evidence], counterfactual, remember: Vec::new(), severity: None, rollback: None }
 }
 
 /// The playbook that the event says it runs, and where that run stands.

@@ -38,6 +38,7 @@ impl Detector for PolicyDrift {
             counterfactual: "the same denied by the cloud, as policy says".to_owned(),
             remember: gaps.into_iter().map(|(_, gap)| Memory::Value(Dimension::Gap, gap)).collect(),
             severity: None,
+            rollback: None,
         })
     }
 

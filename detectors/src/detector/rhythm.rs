@@ -47,6 +47,7 @@ impl Detector for Rhythm {
             counterfactual: format!("the same in this agent's own hours, such as {}", busiest(profile)),
             remember: vec![Memory::Hour(hour)],
             severity: None,
+            rollback: None,
         })
     }
 

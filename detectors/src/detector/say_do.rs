@@ -175,6 +175,7 @@ impl SayDo {
             counterfactual,
             remember: Vec::new(),
             severity: None,
+            rollback: None,
         }
     }
 }

@@ -39,6 +39,7 @@ impl Detector for Unmapped {
             counterfactual: "the same in a place that the estate names: add this one to it".to_owned(),
             remember: vec![Memory::Value(Dimension::Gap, gap)],
             severity: None,
+            rollback: None,
         })
     }
 

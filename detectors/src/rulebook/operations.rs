@@ -35,6 +35,8 @@ struct Operation {
     defaults: BTreeMap<String, Value>,
     /// Members of the record that are no parameters.
     ignored: Vec<String>,
+    /// The operation that undoes it, where there is one.
+    inverse: Option<String>,
 }
 
 /// How the executed parameters compare with the approved ones.
@@ -89,6 +91,11 @@ impl Operations {
         };
         let changed = event.arguments.iter().filter(differs).map(|argument| argument.name.clone()).collect();
         Comparison { changed, unverifiable: Vec::new() }
+    }
+
+    /// The operation that undoes an event's.
+    pub(crate) fn inverse(&self, event: &Event) -> Option<&str> {
+        self.by_name.get(&event.action)?.inverse.as_deref()
     }
 
     pub(super) fn read(files: &[RuleFile], errors: &mut Vec<RulebookError>) -> Self {

@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use super::*;
-use crate::baselines::{Declared, Dossier, Effect, Heard, HeldApproval, HeldOverride, Side, Sum, Unapproved, kept};
+use crate::baselines::{
+    Change, Declared, Dossier, Effect, Heard, HeldApproval, HeldOverride, Side, Sum, Unapproved, kept,
+};
 use crate::engine::{Engine, Input};
 use crate::event::{AgentRef, Event, Millis, Verb};
 use crate::statement::{Approval, Override};
@@ -55,6 +57,7 @@ fn dossier(at: Millis) -> Dossier {
         parameters: serde_json::Map::from_iter([("force".to_owned(), true.into())]),
         digest: "sha-256:00".to_owned(),
         count: 1,
+        irreversible: true,
     };
     let (id, by) = ("apr-1".to_owned(), "ana@example.com".to_owned());
     let held = HeldApproval { id, by, at, until: at + 1, approval, used_said: 1, used_done: 0 };
@@ -70,7 +73,9 @@ fn dossier(at: Millis) -> Dossier {
     };
     let used = Some(event.clone());
     let overrides = vec![HeldOverride { id, by, signers, at, until: at + 1, says, used, escalated: true }];
+    let change = Change { event: event.clone(), denials: 1, requested: Some(at), overdue: true };
     Dossier {
+        changes: vec![change],
         overrides,
         approvals: vec![held],
         unapproved: vec![Unapproved { event, reported: true }],
