@@ -21,6 +21,7 @@ use tautline_detectors::deviation::Deviation;
 use tautline_detectors::engine::{Engine, Input};
 use tautline_detectors::event::{Event, Millis};
 use tautline_detectors::rulebook::{RuleFile, Rulebook};
+use tautline_detectors::statement::Approval;
 use tautline_ingest::log::LogRecord;
 use tautline_ingest::resolve::resolve;
 use tautline_ingest::{Format, decode};
@@ -103,6 +104,8 @@ enum Act {
     Repeat(u8),
     /// The id of one of the agent's earlier events, with other content.
     SameId(u8),
+    /// A statement about the agent: a forged approval, a real one, an emergency override, a signal.
+    Stated(u8),
 }
 
 /// One random event of one agent.
@@ -151,6 +154,7 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(book, run, operation)| Act::Run(book, run, operation)),
         1 => any::<u8>().prop_map(Act::Repeat),
         1 => any::<u8>().prop_map(Act::SameId),
+        2 => (0..4_u8).prop_map(Act::Stated),
     ]
 }
 
@@ -208,7 +212,8 @@ struct Record {
 fn books() -> &'static [Arc<Rulebook>; 3] {
     static BOOKS: OnceLock<[Arc<Rulebook>; 3]> = OnceLock::new();
     BOOKS.get_or_init(|| {
-        let shipped = support::example_files();
+        let mut shipped = support::example_files();
+        support::with_test_keys(&mut shipped);
         let read = |files: Vec<RuleFile>| Arc::new(Rulebook::read(files).expect("the example rulebook is valid"));
         let mut other = shipped.clone();
         other.push(support::file("secret-reads/control.toml", SECRET_READS));
@@ -316,6 +321,7 @@ impl Writer {
                 return cloudtrail(step, agent, number, at, [&explored[0], &explored[1]], "read", "");
             }
             Act::Usual(n) => &OPERATIONS[agent.habit[n % agent.habit.len()]],
+            Act::Stated(kind) => return stated(kind, agent, number, at),
             Act::Repeat(_) | Act::SameId(_) => &OPERATIONS[agent.habit[0]],
         };
         let Operation(_, name, verb, _, resource) = operation;
@@ -398,6 +404,42 @@ fn action(step: &Step, agent: &Who, number: usize, at: Millis, operation: &Opera
         "source": "https://agents.example.com/runtime/eu", "time": time(at), "data": data,
     })
     .to_string()
+}
+
+/// What an issuer says, or somebody in its name.
+fn stated(kind: u8, agent: &Who, number: usize, at: Millis) -> String {
+    let id = agent.name.replace('7', &(number % 3).to_string());
+    let seconds = at.div_euclid(1_000);
+    let mut claims = json!({
+        "iss": "https://console.example.com", "jti": format!("{}-{number}", agent.name), "sub": "ana.ruiz@example.com",
+        "iat": seconds, "exp": seconds + 3_600, "agent": id,
+    });
+    let approval = |digest: String| {
+        let (operation, resource) = ("ecs:UpdateService".to_owned(), "checkout-api".to_owned());
+        let parameters = [("cluster", "payments"), ("service", "checkout-api")];
+        let parameters = parameters.map(|(name, value)| (name.to_owned(), json!(value))).into_iter().collect();
+        Approval { requester: "bot".to_owned(), operation, resource, parameters, digest, count: 1, irreversible: false }
+    };
+    match kind {
+        0 => claims["approval"] = json!(approval(String::new())),
+        1 => claims["approval"] = json!(approval(approval(String::new()).digest())),
+        2 => {
+            (claims["iss"], claims["sub"]) = (json!("urn:example:break-glass"), json!("mei.chen@example.com"));
+            let controls = ["change-windows", "approvals"];
+            claims["override"] =
+                json!({ "reason": "down", "controls": controls, "operations": ["*"], "environments": ["*"] });
+        }
+        _ => {
+            claims["iss"] = json!("https://monitoring.example.com");
+            claims["signal"] = json!({ "name": "HighErrorRate" });
+        }
+    }
+    match kind {
+        0 => claims.to_string(),
+        1 => support::signed(&claims, &["console-1"]),
+        2 => support::signed(&claims, &["ana-2026", "mei-2026"]),
+        _ => support::signed(&claims, &["monitoring-1"]),
+    }
 }
 
 /// From bytes to a resolved event, as the hop does it.
@@ -710,7 +752,9 @@ fn check_trust<'d>(deviation: &Deviation, same_event: impl Iterator<Item = &'d D
     let evidence = |trust: f64| -12.0 * (trust / 100.0).log2();
     let taken = evidence(deviation.trust.after) - evidence(deviation.trust.before);
     let weightiest = same_event.map(|other| other.score).fold(0.0, f64::max);
-    let due = if deviation.agent.class == "unregistered" { 0.0 } else { weightiest };
+    // Anybody may have written it, and nobody is less to be trusted for that.
+    let is_nobodys = deviation.agent.class == "unregistered" || deviation.control == "forged-statements";
+    let due = if is_nobodys { 0.0 } else { weightiest };
     prop_assert!((taken - due).abs() < 1e-6 * due.max(1.0), "{}: {taken}, not {due}", deviation.id);
     Ok(())
 }

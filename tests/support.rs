@@ -5,8 +5,12 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use ed25519_dalek::{Signer, SigningKey};
 use flate2::read::GzDecoder;
-use serde_json::Value;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tautline_detectors::deviation::Deviation;
 use tautline_detectors::rulebook::RuleFile;
 
@@ -57,10 +61,43 @@ pub(crate) fn example_files() -> Vec<RuleFile> {
             files.push(file(&name, &fs::read_to_string(&path).unwrap()));
         }
     }
-    for name in ["estate.toml", "people.toml"] {
+    for name in ["estate.toml", "people.toml", "calendar.toml", "issuers.toml"] {
         files.push(file(&format!("registry/{name}"), &text(&format!("rules/example/{name}"))));
     }
+    for path in entries(&root().join("rules/example/issuers")) {
+        let name = format!("registry/issuers/{}", path.file_name().unwrap().to_str().unwrap());
+        files.push(file(&name, &fs::read_to_string(&path).unwrap()));
+    }
     files
+}
+
+/// The key that the tests sign statements with, under an id.
+fn key(id: &str) -> SigningKey {
+    SigningKey::from_bytes(&Sha256::digest(id).into())
+}
+
+/// Puts the tests' keys in the place of the issuers', under the same ids.
+pub(crate) fn with_test_keys(files: &mut [RuleFile]) {
+    for file in files.iter_mut().filter(|file| file.name.starts_with("registry/issuers/")) {
+        let mut set: Value = serde_json::from_str(&file.text).unwrap();
+        for jwk in set["keys"].as_array_mut().unwrap() {
+            let public = key(jwk["kid"].as_str().unwrap()).verifying_key();
+            jwk["x"] = BASE64_URL_SAFE_NO_PAD.encode(public.as_bytes()).into();
+        }
+        file.text = set.to_string();
+    }
+}
+
+/// A statement with these claims, signed by the tests' keys of these ids.
+pub(crate) fn signed(claims: &Value, ids: &[&str]) -> String {
+    let payload = BASE64_URL_SAFE_NO_PAD.encode(claims.to_string());
+    let signature = |id: &&str| {
+        let header = json!({ "alg": "EdDSA", "kid": id, "typ": "tautline-statement+jwt" }).to_string();
+        let header = BASE64_URL_SAFE_NO_PAD.encode(header);
+        let signature = key(id).sign(format!("{header}.{payload}").as_bytes()).to_bytes();
+        json!({ "protected": header, "signature": BASE64_URL_SAFE_NO_PAD.encode(signature) })
+    };
+    json!({ "payload": payload, "signatures": ids.iter().map(signature).collect::<Vec<_>>() }).to_string()
 }
 
 /// Replaces a text in one file of a rulebook, which must hold it.

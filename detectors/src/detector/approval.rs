@@ -208,7 +208,9 @@ impl Detector for Approvals {
                 && let Some(suspicion) = self.late(&waiting.event, case.book, dossier)
             {
                 found.push(Found { event: waiting.event.clone(), suspicion });
-                dossier.unapproved.push(Unapproved { reported: true, ..waiting });
+                if age <= self.settles {
+                    dossier.unapproved.push(Unapproved { reported: true, ..waiting });
+                }
             }
         }
         let ended = self.grace.max(self.settles);
