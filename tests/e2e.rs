@@ -44,13 +44,14 @@ impl Stand {
         let topic = |name: &str| stand.topic(name);
         let text = format!(
             "[kafka]\nbrokers = \"{}\"\ngroup = \"{}\"\n[[sources]]\ntopic = \"{}\"\n[outputs]\nalerts = \"{}\"\n\
-             revocations = \"{}\"\ndead_letter = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[rulebook]\n\
+             revocations = \"{}\"\nrollbacks = \"{}\"\ndead_letter = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n[rulebook]\n\
              store = \"store\"\n{extra}",
             broker.address,
             stand.name,
             topic("source"),
             topic("alerts"),
             topic("revocations"),
+            topic("rollbacks"),
             topic("dead")
         );
         let (log, named) = ("[log]\n", format!("[log]\ntopic = \"{}\"\n", topic("events")));

@@ -13,6 +13,7 @@ mod broker;
 mod chaos;
 mod cli;
 mod connection;
+mod controls;
 mod determinism;
 mod e2e;
 mod golden;

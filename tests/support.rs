@@ -76,6 +76,13 @@ fn key(id: &str) -> SigningKey {
     SigningKey::from_bytes(&Sha256::digest(id).into())
 }
 
+/// The same as a private JSON Web Key.
+pub(crate) fn private_jwk(id: &str) -> Value {
+    let (public, private) = (key(id).verifying_key(), key(id).to_bytes());
+    let encoded = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+    json!({ "kty": "OKP", "crv": "Ed25519", "kid": id, "x": encoded(public.as_bytes()), "d": encoded(&private) })
+}
+
 /// Puts the tests' keys in the place of the issuers', under the same ids.
 pub(crate) fn with_test_keys(files: &mut [RuleFile]) {
     for file in files.iter_mut().filter(|file| file.name.starts_with("registry/issuers/")) {
