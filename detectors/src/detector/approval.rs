@@ -124,12 +124,23 @@ impl Approvals {
         match self.standing(event, book, dossier) {
             Standing::Free | Standing::Changed { .. } => {}
             Standing::Approved { by, .. } => use_up(event, &by, dossier),
-            Standing::Missing { .. } if is_known(event, dossier) => {}
+            Standing::Missing { .. } if self.is_known(event, dossier) => {}
             Standing::Missing { .. } => {
                 let event = Box::new(Event { reasoning: None, ..event.clone() });
                 dossier.unapproved.push(Unapproved { event, reported: false });
             }
         }
+    }
+
+    /// Whether the other side told of this very change before, and it waits or was reported.
+    fn is_known(&self, event: &Event, dossier: &Dossier) -> bool {
+        dossier.unapproved.iter().any(|waiting| {
+            let other = &waiting.event;
+            Side::of(other) != Side::of(event)
+                && event.at.saturating_sub(other.at).abs() <= self.settles
+                && other.action.eq_ignore_ascii_case(&event.action)
+                && resources_agree(&other.resource.id, &event.resource.id)
+        })
     }
 
     /// What became of a change that has waited for long enough.
@@ -259,16 +270,6 @@ fn use_up(event: &Event, by: &[usize], dossier: &mut Dossier) {
             held.use_up(Side::of(event), amount);
         }
     }
-}
-
-/// Whether the other side told of this very change before, and it waits or was reported.
-fn is_known(event: &Event, dossier: &Dossier) -> bool {
-    dossier.unapproved.iter().any(|waiting| {
-        let other = &waiting.event;
-        Side::of(other) != Side::of(event)
-            && other.action.eq_ignore_ascii_case(&event.action)
-            && resources_agree(&other.resource.id, &event.resource.id)
-    })
 }
 
 /// Why somebody's approval of this agent's change does not count.

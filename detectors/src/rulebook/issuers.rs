@@ -55,11 +55,8 @@ impl std::fmt::Debug for Key {
 struct RawIssuer {
     iss: String,
     says: Spanned<Vec<String>>,
-    /// Name of the file with its keys, beside `issuers.toml`; one that is fetched is kept under the issuer's own name.
-    keys: Option<Spanned<String>>,
-    /// Where its keys are fetched from when the rulebook is read.
-    #[serde(rename = "jwks_url")]
-    _jwks_url: Option<String>,
+    /// Name of the file with its keys, in `issuers/` beside `issuers.toml`.
+    keys: Spanned<String>,
     #[serde(default)]
     persons: Vec<Glob>,
     longest: Option<Spanned<String>>,
@@ -166,7 +163,7 @@ struct Reader<'r> {
 
 impl Reader<'_> {
     fn issuer(&self, entry: Entry<RawIssuer>, errors: &mut Vec<RulebookError>) -> Issuer {
-        let (start, raw) = (entry.span.start, entry.value);
+        let raw = entry.value;
         let mut fault = |offset: usize, message: String| errors.push(self.file.error(offset, message));
         for kind in raw.says.get_ref().iter().filter(|kind| !KINDS.contains(&kind.as_str())) {
             fault(raw.says.span().start, format!("`{kind}` is nothing that can be said: write {}", KINDS.join(", ")));
@@ -178,17 +175,11 @@ impl Reader<'_> {
         if let Some(Err((text, error))) = &longest {
             fault(text.span().start, error.clone());
         }
-        let (offset, name) = match &raw.keys {
-            Some(keys) => (keys.span().start, keys.get_ref().clone()),
-            None => (start, format!("{}.json", entry.name)),
-        };
+        let (offset, name) = (raw.keys.span().start, raw.keys.get_ref());
         let set = self.files.iter().find(|file| file.name == format!("registry/issuers/{name}"));
         let keys = match set {
             None => {
-                fault(
-                    offset,
-                    format!("no key set `issuers/{name}`: write the file, or a `jwks_url` that can be reached"),
-                );
+                fault(offset, format!("no key set `issuers/{name}`: write the file beside issuers.toml"));
                 Vec::new()
             }
             Some(set) => keys(set, &raw.holders, errors),
@@ -228,3 +219,6 @@ fn key(jwk: &Jwk, holders: &BTreeMap<String, Spanned<String>>) -> Option<Key> {
     let holder = holders.get(&id).map(|person| person.get_ref().clone());
     Some(Key { key: DecodingKey::from_jwk(jwk).ok()?, algorithm, holder, id })
 }
+
+#[cfg(test)]
+mod tests;
