@@ -384,10 +384,15 @@ fn action(step: &Step, agent: &Who, number: usize, at: Millis, operation: &Opera
     let Who { account, role, .. } = agent;
     // Runners come and go, and share the habit of their fleet.
     let id = agent.name.replace('7', &(number % 3).to_string());
+    let argument = if step.disputed {
+        json!({ "value": format!("{resource}, said a tool at {number}"), "origin": "tool_output" })
+    } else {
+        json!({ "value": resource, "origin": "user_request" })
+    };
     let mut data = json!({
         "agent": { "id": id, "identity": format!("arn:aws:sts::{account}:assumed-role/{role}/s-1") },
         "session": format!("s-{}", number / 25), "tool": tool, "operation": name, "verb": verb,
-        "arguments": { "target": { "value": resource, "origin": "user_request" } },
+        "arguments": { "target": argument },
         "resource": { "type": kind, "id": resource }, "account": account, "region": "eu-west-1",
         "reasoning": { "text": format!("because of {number}") }, "origin": { "address": address(step) },
         "outcome": if step.denied { json!({ "status": "denied", "reason": "AccessDenied" }) } else { json!({ "status": "success" }) },

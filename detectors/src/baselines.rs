@@ -13,6 +13,7 @@ use crate::stats::Tally;
 
 mod cells;
 mod dossier;
+mod habits;
 mod interner;
 mod layout_1;
 mod pairing;
@@ -23,6 +24,7 @@ mod snapshot;
 pub use cells::Cell;
 pub use dossier::Dossier;
 pub(crate) use dossier::{Change, HeldApproval, HeldOverride, Side, Sum, Unapproved};
+pub(crate) use habits::{ArgumentHabit, FirstTime, ReadHabit, ReasoningHabit, RunGroups, ToldText};
 pub(crate) use pairing::{Declared, Effect, MOST_FOLLOWED, kept};
 pub use pairing::{Heard, Pairing, Waiting};
 pub use profile::{Profile, RateHistory, RunState};
@@ -385,10 +387,10 @@ impl Baselines {
         self.notices.digests.len()
     }
 
-    /// Whether anything waits for a tick: a playbook run under way, what is not paired yet, or what is in a dossier.
+    /// Whether anything waits for a tick: a playbook run under way, what is not paired yet, or what waits in a dossier.
     pub fn has_waiting(&self) -> bool {
         self.iter()
-            .any(|(_, profile)| !profile.runs.is_empty() || profile.pairing.is_some() || profile.dossier.is_some())
+            .any(|(_, profile)| !profile.runs.is_empty() || profile.pairing.is_some() || has_waiting_dossier(profile))
     }
 
     /// How much waits for its counterpart.
@@ -617,9 +619,9 @@ impl Baselines {
         }
     }
 
-    /// The agents that have a dossier, in the order of their names.
-    pub(crate) fn with_dossier(&self) -> Vec<(String, Slot)> {
-        self.agents_of(|profile| profile.dossier.is_some())
+    /// The agents in whose dossier something waits, in the order of their names.
+    pub(crate) fn with_waiting_dossier(&self) -> Vec<(String, Slot)> {
+        self.agents_of(has_waiting_dossier)
     }
 
     /// The agents of whose pairing `is_due` holds, in the order of their names.
@@ -661,6 +663,10 @@ impl Baselines {
             profile.evidence_at = profile.evidence_at.max(at);
         }
     }
+}
+
+fn has_waiting_dossier(profile: &Profile) -> bool {
+    profile.dossier.as_ref().is_some_and(|dossier| dossier.waits())
 }
 
 fn profile(chunks: &[Arc<Chunk>], Slot(place): Slot) -> Option<&Profile> {

@@ -139,7 +139,7 @@ impl Engine {
         let learnable = found.is_empty() && !waits && !refused && !past.is_suspect(&observed, event.at);
         self.baselines.note(slot, self.notes.drain(..));
         let mut deviations = self.report(&book, (id, agent, slot), event, found);
-        self.keep(&book, slot, event, &observed, &judgement);
+        self.keep(&book, slot, event, (&observed, &judgement, learnable));
         if learnable {
             self.baselines.learn(slot, event.at, &observed);
         }
@@ -151,10 +151,19 @@ impl Engine {
     }
 
     /// Takes what an event adds into what is kept of its agent.
-    fn keep(&mut self, book: &Rulebook, slot: Slot, event: &Event, observed: &Observed<'_>, judgement: &Judgement) {
+    fn keep(
+        &mut self,
+        book: &Rulebook,
+        slot: Slot,
+        event: &Event,
+        (observed, judgement, learnable): (&Observed<'_>, &Judgement, bool),
+    ) {
         let mut dossier = self.baselines.take_dossier(slot);
         let sighting = Sighting { event, past: self.baselines.past_at(slot), observed, judgement, book };
-        book.detectors().for_each(|detector| detector.keep(sighting, &mut dossier));
+        for detector in book.detectors() {
+            detector.keep(sighting, &mut dossier);
+            detector.follow(event, learnable, &mut dossier);
+        }
         self.baselines.put_dossier(slot, dossier);
     }
 
@@ -221,6 +230,9 @@ impl Engine {
         let Some((slot, observed)) = self.baselines.arrive(id, None, event) else { return Verdict::Repeated };
         let next_run = Conformance::next_state(event, self.baselines.past_at(slot), &self.book);
         self.baselines.learn(slot, event.at, &observed);
+        let mut dossier = self.baselines.take_dossier(slot);
+        self.book.detectors().for_each(|detector| detector.follow(event, true, &mut dossier));
+        self.baselines.put_dossier(slot, dossier);
         if let Some(state) = next_run {
             self.baselines.follow(slot, state);
         }
@@ -319,7 +331,7 @@ impl Engine {
     fn settle_dossiers(&mut self, now: Now) -> Vec<Deviation> {
         let book = Arc::clone(&self.book);
         let mut deviations = Vec::new();
-        for (id, slot) in self.baselines.with_dossier() {
+        for (id, slot) in self.baselines.with_waiting_dossier() {
             let Some(agent) = book.registry.by_id(&id) else { continue };
             let case = Case { now, agent, book: &book };
             let mut dossier = self.baselines.take_dossier(slot);

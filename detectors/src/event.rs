@@ -351,6 +351,9 @@ pub struct Reasoning {
     /// `sha256:` digest of the text.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub digest: String,
+    /// What the agent said that digest was, where it is not so.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub claimed_digest: String,
 }
 
 /// What is known about the credential used.
@@ -444,6 +447,12 @@ const SHOWN_ARGUMENTS: usize = 32;
 const SHOWN_NAME: usize = 64;
 
 impl Event {
+    /// The run of the event, else its session; for the audit log, which knows no runs, the principal's session.
+    pub(crate) fn run_or_session(&self) -> &str {
+        let own = self.run.as_ref().map(|run| if run.id.is_empty() { run.session.as_str() } else { run.id.as_str() });
+        own.filter(|run| !run.is_empty()).unwrap_or(&self.principal.session)
+    }
+
     /// The event without what must not leave memory: the values of its arguments, the text of its reasoning, and what an
     /// agent says about its outcome. Also small enough for a record of its own, whatever an agent calls its arguments.
     pub fn without_contents(&self) -> Self {

@@ -71,7 +71,7 @@ impl Tally {
 }
 
 /// Counts per closed window: how many windows, their sum and the sum of their squares.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct WindowCounts {
     /// Closed windows in which the agent was active.
     pub windows: u64,

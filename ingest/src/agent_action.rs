@@ -269,7 +269,7 @@ fn event(id: String, time: Time, traceparent: Option<&str>, data: Data<'_>) -> R
         claimed_environment: given(data.environment),
         run: run(data.session, data.playbook),
         arguments: arguments(data.arguments.unwrap_or_default())?,
-        reasoning: data.reasoning.map_or(Ok(None), |Object(thought)| reasoning(thought))?,
+        reasoning: data.reasoning.and_then(|Object(thought)| reasoning(thought)),
         approval: given(data.approval),
         pre_state: given(data.pre_state),
         credential: credential(data.credential.map(|Object(claim)| claim).unwrap_or_default()),
@@ -360,20 +360,18 @@ fn arguments(members: Members<'_, Object<Value<'_>>, ARGUMENTS_MAX>) -> Result<V
     members.0.into_iter().map(argument).collect()
 }
 
-/// The reasoning with the digest of its text. A digest that the text does not have is refused: whoever keeps only the
-/// digest could later be shown another text.
-fn reasoning(thought: Thought<'_>) -> Result<Option<Reasoning>, Rejection> {
-    let (text, reference, mut digest) = (text(thought.text), text(thought.reference), text(thought.digest));
-    if !text.is_empty() {
-        let own = digest_of(&text);
-        if !digest.is_empty() && !digest.eq_ignore_ascii_case(&own) {
-            let detail = "`data.reasoning.digest` is not `sha256:` and the digest of `data.reasoning.text`";
-            return Err(Rejection::new(Reason::InvalidValue, detail));
-        }
-        digest = own;
-    }
-    let reasoning = Reasoning { text, reference, digest };
-    Ok((reasoning != Reasoning::default()).then_some(reasoning))
+/// The reasoning with the digest of its text. A claimed one that the text does not have is kept beside it, for a control to
+/// judge: whoever keeps only the digest could later be shown another text. Here the text is still whole.
+fn reasoning(thought: Thought<'_>) -> Option<Reasoning> {
+    let (text, reference, claimed) = (text(thought.text), text(thought.reference), text(thought.digest));
+    let reasoning = if text.is_empty() {
+        Reasoning { reference, digest: claimed, ..Reasoning::default() }
+    } else {
+        let own = reasoning_of(text);
+        let is_own = claimed.is_empty() || claimed.eq_ignore_ascii_case(&own.digest);
+        Reasoning { reference, claimed_digest: if is_own { String::new() } else { claimed }, ..own }
+    };
+    (reasoning != Reasoning::default()).then_some(reasoning)
 }
 
 fn digest_of(text: &str) -> String {

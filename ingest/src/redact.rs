@@ -286,7 +286,8 @@ fn each_text(event: &mut Event, visit: &mut impl FnMut(&mut String)) {
         [&mut run.session, &mut run.playbook, &mut run.id].into_iter().for_each(&mut *visit);
     }
     if let Some(reasoning) = reasoning {
-        [&mut reasoning.text, &mut reasoning.reference, &mut reasoning.digest].into_iter().for_each(&mut *visit);
+        let digests = [&mut reasoning.digest, &mut reasoning.claimed_digest];
+        [&mut reasoning.text, &mut reasoning.reference].into_iter().chain(digests).for_each(&mut *visit);
     }
     if let Some(trace) = trace {
         [&mut trace.trace_id, &mut trace.span_id, &mut trace.request_id].into_iter().for_each(&mut *visit);

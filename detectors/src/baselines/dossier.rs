@@ -1,11 +1,11 @@
 //! What is kept of an agent besides counts: what was stated about it, and what of its actions waits for a statement.
-//! Most agents have none at most times.
 
 use arrow::array::{RecordBatch, StringArray, UInt32Array};
 use arrow::datatypes::UInt32Type;
 use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
 
+use super::habits::{Habits, is_default};
 use super::snapshot::{Table, damaged, numbers, one_table, text};
 use super::{Profile, RestoreError, of_agent};
 use crate::event::{Event, Millis};
@@ -30,6 +30,18 @@ pub struct Dossier {
     /// What was changed lately, summed up.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) sums: Vec<Sum>,
+    /// What its own events say of its ways.
+    #[serde(skip_serializing_if = "is_default")]
+    pub(crate) habits: Habits,
+}
+
+impl Dossier {
+    /// Whether anything in it may be for a tick to end. Habits and sums are not: most agents have some, and a tick that went through
+    /// all of them would write to all of the memory.
+    pub(super) fn waits(&self) -> bool {
+        let Self { approvals, unapproved, overrides, changes, sums: _, habits: _ } = self;
+        !(approvals.is_empty() && unapproved.is_empty() && overrides.is_empty() && changes.is_empty())
+    }
 }
 
 /// Which side tells of an action: the agent, or the audit log.

@@ -170,6 +170,7 @@ pub(crate) fn kept(event: &Event) -> Box<Event> {
             text: String::new(),
             reference: reasoning.reference.clone(),
             digest: reasoning.digest.clone(),
+            claimed_digest: reasoning.claimed_digest.clone(),
         }),
         approval: event.approval.clone(),
         pre_state: event.pre_state.clone(),

@@ -70,7 +70,7 @@ impl Detector for LargeScale {
             hour.reported = Some(event.at);
         }
         dossier.sums.push(hour);
-        let run = run_of(event);
+        let run = event.run_or_session();
         if !run.is_empty() {
             let mut sum = take_sum(dossier, &limit.name, event, run);
             let so_far = sum.minutes.first().map_or(0, |(_, amount)| *amount);
@@ -86,12 +86,6 @@ impl Detector for LargeScale {
 
 fn counts(event: &Event) -> bool {
     !matches!(event.outcome, Outcome::Denied(_) | Outcome::Failed(_))
-}
-
-/// The run of an event; for the audit log, which knows none, the session.
-fn run_of(event: &Event) -> &str {
-    let own = event.run.as_ref().map(|run| if run.id.is_empty() { run.session.as_str() } else { run.id.as_str() });
-    own.filter(|run| !run.is_empty()).unwrap_or(&event.principal.session)
 }
 
 fn is_of(sum: &Sum, limit: &str, event: &Event, run: &str) -> bool {
@@ -132,7 +126,7 @@ fn totals(limit: &str, event: &Event, dossier: &Dossier) -> Totals {
         let minutes = sum.into_iter().flat_map(|sum| &sum.minutes).filter(|(at, _)| *at > oldest && *at <= minute);
         minutes.fold(0_u32, |total, (_, amount)| total.saturating_add(*amount))
     };
-    let run = run_of(event);
+    let run = event.run_or_session();
     let in_run = if run.is_empty() { 0 } else { before(run, i64::MIN) };
     Totals {
         action,

@@ -1,13 +1,18 @@
 //! Detectors: what needs memory. Adding one is a file here, a line in the table below and a folder in `rules/`.
 
 mod approval;
+mod argument_origin;
 mod break_glass;
 mod burst;
+mod creep;
+mod environment_mixing;
 mod forgery;
 mod large_scale;
 mod novelty;
 mod playbook;
 mod policy_drift;
+mod read_habit;
+mod reasoning;
 mod rhythm;
 mod rollback;
 mod say_do;
@@ -27,15 +32,20 @@ pub use say_do::Now;
 pub use say_do::SayDo;
 
 /// Every detector by the name that `control.toml` uses.
-const TABLE: [(&str, Build); 12] = [
+const TABLE: [(&str, Build); 17] = [
     ("approval", build_one::<approval::Approvals>),
+    ("argument-origin", build_one::<argument_origin::ArgumentOrigins>),
     ("break-glass", build_one::<break_glass::BreakGlass>),
     ("burst", build_one::<burst::Burst>),
+    ("creep", build_one::<creep::Creep>),
+    ("environment-mixing", build_one::<environment_mixing::EnvironmentMixing>),
     ("forgery", build_one::<forgery::Forgery>),
     ("large-scale", build_one::<large_scale::LargeScale>),
     ("novelty", build_one::<novelty::Novelty>),
     ("playbook", build_one::<playbook::Conformance>),
     ("policy-drift", build_one::<policy_drift::PolicyDrift>),
+    ("read-habit", build_one::<read_habit::ReadHabits>),
+    ("reasoning", build_one::<reasoning::ReasoningGiven>),
     ("rhythm", build_one::<rhythm::Rhythm>),
     ("rollback", build_one::<rollback::Rollbacks>),
     ("say-do", build_one::<say_do::SayDo>),
@@ -165,6 +175,10 @@ pub trait Detector: Send + Sync + std::fmt::Debug {
 
     /// Takes what an event adds into what is kept of its agent, after it was assessed.
     fn keep(&self, _sighting: Sighting<'_>, _dossier: &mut Dossier) {}
+
+    /// Takes what an event says of its agent's habits into what is kept of it: after it was assessed, or where a person has
+    /// accepted it. `learnable` where it may be learned from.
+    fn follow(&self, _event: &Event, _learnable: bool, _dossier: &mut Dossier) {}
 
     /// Takes in a statement that is believed; what may be wrong with it is about the statement.
     fn hear(&self, _hearing: &Hearing<'_>, _dossier: &mut Dossier) -> Option<Suspicion> {

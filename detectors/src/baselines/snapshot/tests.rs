@@ -1,8 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use super::*;
+use crate::baselines::habits::Habits;
 use crate::baselines::{
-    Change, Declared, Dossier, Effect, Heard, HeldApproval, HeldOverride, Side, Sum, Unapproved, kept,
+    ArgumentHabit, Change, Declared, Dossier, Effect, FirstTime, Heard, HeldApproval, HeldOverride, ReadHabit,
+    ReasoningHabit, RunGroups, Side, Sum, ToldText, Unapproved, kept,
 };
 use crate::engine::{Engine, Input};
 use crate::event::{AgentRef, Event, Millis, Verb};
@@ -49,6 +51,37 @@ fn memory() -> Baselines {
     memory
 }
 
+fn habits() -> Habits {
+    let (digest, counts) = (Digest(7), WindowCounts { windows: 2, sum: 3, squares: 5 });
+    let told = ToldText { text: digest, since: 1, actions: vec![digest] };
+    Habits {
+        reasoning: ReasoningHabit { given: true, texts: vec![told], day: 4, reported: vec![digest] },
+        arguments: vec![ArgumentHabit {
+            step: digest,
+            user_request: 1,
+            tool_output: 2,
+            neither: 3,
+            values: vec![digest],
+        }],
+        runs: vec![RunGroups {
+            run: "r".to_owned(),
+            audit: true,
+            groups: vec!["staging".to_owned()],
+            last: 5,
+            reported: Some((6, "ecs:StopTask".to_owned())),
+        }],
+        places: vec![FirstTime { account: true, name: "1".to_owned(), at: 8 }],
+        reads: ReadHabit {
+            window: 9,
+            reads: 1,
+            resources: vec![digest],
+            reported: true,
+            closed_reads: counts,
+            closed_resources: counts,
+        },
+    }
+}
+
 fn dossier(at: Millis) -> Dossier {
     let approval = Approval {
         requester: "bot".to_owned(),
@@ -80,6 +113,7 @@ fn dossier(at: Millis) -> Dossier {
         approvals: vec![held],
         unapproved: vec![Unapproved { event, reported: true }],
         sums: vec![sum],
+        habits: habits(),
     }
 }
 
