@@ -39,6 +39,10 @@ pub struct Event {
     pub verb: Verb,
     /// What it was aimed at.
     pub resource: Resource,
+    /// Whether the cloud calls it an event of the data plane (an object read, a function called), of which it keeps a log
+    /// only where it is told to.
+    #[serde(skip_serializing_if = "is_false")]
+    pub data_event: bool,
     /// Where it happened.
     pub place: Place,
     /// The environment that the agent said it was working in; the estate's word counts.
@@ -68,6 +72,11 @@ pub struct Event {
     /// The statement itself, signatures and all, where this is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statement: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_false(is: &bool) -> bool {
+    !*is
 }
 
 /// The first 16 bytes of a SHA-256, in hex where it is written; empty where nothing is known of the bytes.
@@ -364,6 +373,12 @@ pub struct Credential {
     /// Whether multi-factor authentication stood behind it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mfa: Option<bool>,
+    /// Whether its platform vouched for who used it (a web identity, an instance's or a pod's own), rather than a key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload_identity: Option<bool>,
+    /// Whether a certificate of the caller's own stood behind it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mutual_tls: Option<bool>,
     /// Whether this is only what the agent says about itself.
     pub claimed: bool,
 }
@@ -441,6 +456,12 @@ const SHOWN_ARGUMENTS: usize = 32;
 const SHOWN_NAME: usize = 64;
 
 impl Event {
+    /// The registered agent that used a credential of which the id is known; a statement is nobody's use.
+    pub fn credential_user(&self) -> Option<&str> {
+        let is_use = !self.credential.id.is_empty() && self.source != Source::Statement;
+        self.agent.registered().filter(|_| is_use)
+    }
+
     /// The event without what must not leave memory: the values of its arguments, the text of its reasoning, and what an
     /// agent says about its outcome. Also small enough for a record of its own, whatever an agent calls its arguments.
     pub fn without_contents(&self) -> Self {
