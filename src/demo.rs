@@ -98,7 +98,7 @@ fn judge(feed: &mut Feed, line: &[u8], received: Millis, status: &Status) -> Vec
     let fed = feed.judge(line, received);
     status.metrics.events(&fed.events);
     fed.rejections.iter().for_each(|rejection| status.metrics.rejected(rejection));
-    status.metrics.agents(feed.engine().baselines().iter().map(|(_, profile)| profile));
+    status.agents(feed.engine().rulebook(), feed.engine().baselines().iter().map(|(_, profile)| profile));
     fed.deviations
 }
 

@@ -64,9 +64,13 @@ impl Feed {
                     if source.is_audit() {
                         self.audited_until = self.audited_until.max(Some(event.at));
                     }
-                    let (verdict, deviations) = self.engine.step(&input(Box::new(event)));
+                    let input = input(Box::new(event));
+                    let (verdict, deviations) = self.engine.step(&input);
                     fed.events.push((source, verdict));
                     fed.deviations.extend(deviations);
+                    if let Input::Event(event) = &input {
+                        fed.deviations.extend(self.engine.use_credential(event));
+                    }
                 }
                 Err(rejection) => fed.rejections.push(rejection),
             }

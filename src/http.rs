@@ -14,7 +14,7 @@ use tautline_detectors::deviation::Deviation;
 use tokio::net::TcpListener;
 
 use crate::output::text;
-use crate::status::Status;
+use crate::status::{Blind, Status};
 
 /// Opens the port, so that a taken one is an error at start-up.
 pub(crate) async fn bind(listen: SocketAddr) -> Result<TcpListener> {
@@ -73,10 +73,27 @@ async fn page(State(status): State<Arc<Status>>) -> Response {
         "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=2>\
          <meta name=viewport content='width=device-width'><title>Tautline</title><style>{STYLE}</style>\
          <h1>Tautline: latest deviations</h1><p>Newest first. <a href=/metrics>Metrics</a>\
-         <table><thead><tr><th>Time (UTC)<th>Severity<th>Control<th>Trust<th>What</thead><tbody>{rows}</tbody></table>"
+         <table><thead><tr><th>Time (UTC)<th>Severity<th>Control<th>Trust<th>What</thead><tbody>{rows}</tbody></table>{}",
+        blind(&status.blind())
     );
     let policy = "default-src 'none'; style-src 'unsafe-inline'";
     ([(header::CONTENT_SECURITY_POLICY, policy)], Html(body)).into_response()
+}
+
+/// What the controls cannot see: that they found nothing there says nothing.
+fn blind(blind: &[Blind]) -> String {
+    if blind.is_empty() {
+        return String::new();
+    }
+    let rows = blind.iter().fold(String::new(), |mut rows, Blind { control, reason, agents }| {
+        // Writing to a string cannot fail.
+        let _ = write!(rows, "<tr><td>{}<td>{reason}<td>{agents}", escaped(control));
+        rows
+    });
+    format!(
+        "<h2>Blind</h2><p>Of these agents the controls cannot tell whether anything is wrong, for want of a source.\
+         <table><thead><tr><th>Control<th>Source<th>Agents</thead><tbody>{rows}</tbody></table>"
+    )
 }
 
 fn row(rows: &mut String, deviation: &Deviation) -> std::fmt::Result {
@@ -109,7 +126,14 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::escaped;
+    use super::{Blind, blind, escaped};
+
+    #[test]
+    fn what_is_blind_is_said_and_nothing_where_nothing_is() {
+        assert_eq!(blind(&[]), "");
+        let one = blind(&[Blind { control: "<reach>".to_owned(), reason: "audit", agents: 3 }]);
+        assert!(one.contains("<td>&lt;reach&gt;<td>audit<td>3"), "{one}");
+    }
 
     #[test]
     fn hostile_text_is_no_markup() {

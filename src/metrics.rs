@@ -16,6 +16,7 @@ use tautline_detectors::event::{Millis, Source};
 use tautline_ingest::{Reason, Rejection};
 
 use crate::checkpoint::SkipReason;
+use crate::status::Blind;
 
 /// All metrics, and the registry that they are in.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(crate) struct Metrics {
     deviations: IntCounterVec,
     revocations: IntCounter,
     agents: IntGaugeVec,
+    blind: IntGaugeVec,
     lag: IntGaugeVec,
     latency: Histogram,
     lateness: HistogramVec,
@@ -76,6 +78,13 @@ impl Metrics {
             agents: IntGaugeVec::new(
                 Opts::new("tautline_agents", "Registered agents seen, by the state of their baseline."),
                 &["state"],
+            )?,
+            blind: IntGaugeVec::new(
+                Opts::new(
+                    "tautline_blind",
+                    "Registered agents seen of which a control cannot tell, for want of a source.",
+                ),
+                &["control", "reason"],
             )?,
             lag: IntGaugeVec::new(
                 Opts::new("tautline_consumer_lag_records", "Records not yet read, by topic and partition."),
@@ -136,6 +145,7 @@ impl Metrics {
         registry.register(Box::new(self.deviations.clone()))?;
         registry.register(Box::new(self.revocations.clone()))?;
         registry.register(Box::new(self.agents.clone()))?;
+        registry.register(Box::new(self.blind.clone()))?;
         registry.register(Box::new(self.lag.clone()))?;
         registry.register(Box::new(self.latency.clone()))?;
         registry.register(Box::new(self.lateness.clone()))?;
@@ -231,6 +241,15 @@ impl Metrics {
         }
         for (state, count) in [(LearningState::Learning, learning), (LearningState::Active, active)] {
             self.agents.with_label_values(&[state.name()]).set(count);
+        }
+    }
+
+    /// Says for how many agents each control is blind, and for want of what. Controls that are no more go.
+    pub(crate) fn blind(&self, blind: &[Blind]) {
+        self.blind.reset();
+        for Blind { control, reason, agents } in blind {
+            let agents = i64::try_from(*agents).unwrap_or(i64::MAX);
+            self.blind.with_label_values(&[control.as_str(), reason]).set(agents);
         }
     }
 

@@ -5,7 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use tautline_detectors::baselines::{Heard, Profile};
 use tautline_detectors::deviation::Deviation;
+use tautline_detectors::rulebook::{Need, Rulebook};
 
 use crate::metrics::Metrics;
 
@@ -21,17 +23,32 @@ struct StageHealth {
     ready: bool,
 }
 
+/// For how many of the agents that were seen a control cannot tell whether anything is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Blind {
+    pub(crate) control: String,
+    /// The source that it needs.
+    pub(crate) reason: &'static str,
+    pub(crate) agents: usize,
+}
+
 /// Shared by the pipeline and the web server.
 #[derive(Debug)]
 pub(crate) struct Status {
     pub(crate) metrics: Metrics,
     latest: Mutex<VecDeque<Deviation>>,
+    blind: Mutex<Vec<Blind>>,
     stages: Mutex<BTreeMap<&'static str, StageHealth>>,
 }
 
 impl Status {
     pub(crate) fn new() -> Result<Self> {
-        Ok(Self { metrics: Metrics::new()?, latest: Mutex::default(), stages: Mutex::default() })
+        Ok(Self {
+            metrics: Metrics::new()?,
+            latest: Mutex::default(),
+            blind: Mutex::default(),
+            stages: Mutex::default(),
+        })
     }
 
     /// Notes a deviation that has been sent.
@@ -45,6 +62,28 @@ impl Status {
     /// The latest deviations, newest first.
     pub(crate) fn latest(&self) -> Vec<Deviation> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Counts the agents by what is known of them, and those for which controls are blind.
+    pub(crate) fn agents<'p>(&self, book: &Rulebook, profiles: impl Iterator<Item = &'p Profile>) {
+        // Few different things are heard of very many agents.
+        let mut heard: BTreeMap<Heard, usize> = BTreeMap::new();
+        self.metrics.agents(profiles.inspect(|profile| *heard.entry(profile.heard).or_default() += 1));
+        let told = book.blind(&heard).into_iter();
+        let blind = |(control, need, agents): (&str, Need, usize)| Blind {
+            control: control.to_owned(),
+            reason: need.name(),
+            agents,
+        };
+        let blind: Vec<Blind> = told.map(blind).collect();
+        self.metrics.blind(&blind);
+        *self.blind.lock().unwrap_or_else(PoisonError::into_inner) = blind;
+    }
+
+    /// The controls that are blind for any agent.
+    pub(crate) fn blind(&self) -> Vec<Blind> {
+        let told = self.blind.lock().unwrap_or_else(PoisonError::into_inner);
+        told.iter().filter(|blind| blind.agents > 0).cloned().collect()
     }
 
     /// A stage has gone round its loop.
@@ -65,5 +104,47 @@ impl Status {
 
     pub(crate) fn not_ready(&self) -> Vec<&'static str> {
         self.failing(|health| !health.ready || health.beat.elapsed() > STUCK)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use tautline_detectors::engine::{Engine, Input};
+    use tautline_detectors::event::{AgentRef, Event, Source};
+
+    use super::*;
+    use crate::config::RulebookPaths;
+    use crate::rules;
+
+    #[test]
+    fn a_control_without_its_source_is_blind_and_not_clean() {
+        let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules");
+        let paths = rules::example_paths(&RulebookPaths { rules, ..RulebookPaths::default() });
+        let book = Arc::new(rules::read(&paths).unwrap());
+        let status = Status::new().unwrap();
+        let mut engine = Engine::new(Arc::clone(&book));
+        let mut told = |agent: &str, source: Source| {
+            let agent = AgentRef::Registered(agent.to_owned());
+            engine.step(&Input::Event(Box::new(Event { source, agent, ..Event::default() })));
+            status.agents(&book, engine.baselines().iter().map(|(_, profile)| profile));
+            let mut blind = status.blind();
+            blind.retain(|blind| ["identity", "unreported-action"].contains(&blind.control.as_str()));
+            blind
+                .into_iter()
+                .map(|blind| format!("{} {} {}", blind.control, blind.reason, blind.agents))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told("night-bot", Source::AgentAction), ["identity audit 1", "unreported-action audit 1"]);
+        assert_eq!(
+            told("restart-bot", Source::Cloudtrail),
+            ["identity audit 1", "unreported-action agent-action 1", "unreported-action audit 1"]
+        );
+        assert_eq!(told("night-bot", Source::Cloudtrail), ["unreported-action agent-action 1"]);
+        let metrics = status.metrics.render().unwrap();
+        assert!(metrics.contains("tautline_blind{control=\"identity\",reason=\"audit\"} 0"), "told, and not missing");
     }
 }

@@ -610,6 +610,7 @@ fn through_bytes(records: &[Record]) -> Vec<Record> {
     let input = |input: &Input| {
         let record = match input {
             Input::Event(event) => LogRecord::Event { event: event.clone(), resolved_by: books()[0].hash().to_owned() },
+            Input::CredentialUse(event) => LogRecord::CredentialUse { event: event.clone() },
             Input::Tick { at, audited_until } => LogRecord::Tick { at: *at, audited_until: *audited_until },
             Input::Rulebook(book) => LogRecord::Rulebook { hash: book.hash().to_owned() },
             Input::Accepted(_) => return input.clone(),
@@ -619,6 +620,7 @@ fn through_bytes(records: &[Record]) -> Vec<Record> {
         assert_eq!(again, record);
         match again {
             LogRecord::Event { event, .. } => Input::Event(event),
+            LogRecord::CredentialUse { event } => Input::CredentialUse(event),
             LogRecord::Tick { at, audited_until } => Input::Tick { at, audited_until },
             LogRecord::Rulebook { hash } => {
                 Input::Rulebook(books().iter().find(|book| book.hash() == hash).cloned().unwrap())

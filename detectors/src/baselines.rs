@@ -12,6 +12,7 @@ use crate::event::{Digest, Event, Millis, Outcome, Verb};
 use crate::stats::Tally;
 
 mod cells;
+mod credentials;
 mod dossier;
 mod habits;
 mod interner;
@@ -22,6 +23,7 @@ mod recent;
 mod snapshot;
 
 pub use cells::Cell;
+pub(crate) use credentials::User;
 pub use dossier::Dossier;
 pub(crate) use dossier::{Change, HeldApproval, HeldOverride, Side, Sum, Unapproved};
 pub(crate) use habits::{ArgumentHabit, FirstTime, ReadHabit, ReasoningHabit, RunGroups, ToldText};
@@ -31,6 +33,7 @@ pub use profile::{Profile, RateHistory, RunState};
 pub use snapshot::RestoreError;
 
 use cells::Key;
+use credentials::Credentials;
 use interner::{Interner, Texts};
 
 /// Hours of a week; index 0 is Monday 00:00 UTC.
@@ -248,12 +251,16 @@ struct Chunk {
     profiles: Vec<Profile>,
 }
 
+/// What is remembered of nobody in this shard.
+///
 /// What was reported of unregistered principals, one line each, of which only the digest is kept: who makes up ids also
 /// chooses how long they are. They have no profile: a million made-up ids push nobody's memory out.
 #[derive(Clone, Debug, Default)]
 struct Notices {
     version: u64,
     digests: HashSet<Digest, FxBuildHasher>,
+    /// Of agents in all shards: whose credentials belong here by their ids.
+    credentials: Credentials,
 }
 
 /// The memory of one shard: every registered agent's profile.
@@ -456,6 +463,11 @@ impl Baselines {
         slots
     }
 
+    /// When an agent was seen last; statements about it are nothing that it did.
+    pub(crate) fn last_seen(&self, slot: Slot) -> Option<Millis> {
+        self.profile(slot).filter(|profile| profile.seen > 0).map(|profile| profile.last_seen)
+    }
+
     /// Whether an agent's profile lies here.
     pub(crate) fn is_at(&self, slot: Slot, agent: &str) -> bool {
         self.profile(slot).is_some_and(|profile| profile.agent == agent)
@@ -481,7 +493,7 @@ impl Baselines {
             return None;
         }
         profile.advance(event.at);
-        profile.heard.add(Heard::of(event.source));
+        profile.heard.add(Heard::of(event));
         let observed = observe(profile, &self.values, event);
         // What comes late belongs to a window that is closed.
         if profile.window == event.at.div_euclid(WINDOW) {
@@ -653,6 +665,17 @@ impl Baselines {
             notices.digests.insert(what);
         }
         true
+    }
+
+    /// Takes in that an agent used a credential. Returns who else did, where this says something new.
+    pub(crate) fn use_credential(&mut self, agent: &str, event: &Event) -> Vec<User> {
+        // What is known is not written to: a checkpoint would have to be written anew.
+        if self.notices.credentials.knows(agent, event) {
+            return Vec::new();
+        }
+        let notices = Arc::make_mut(&mut self.notices);
+        notices.version = self.generation;
+        notices.credentials.take(agent, event)
     }
 
     /// Sets the decayed evidence against an agent.

@@ -4,10 +4,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::baselines::{Baselines, Dimension, Dossier, Heard, Note, Observed, Pairing, Piece, Profile, RunState, Slot};
-use crate::detector::{Case, Conformance, Detector, Found, Hearing, Memory, Now, Sighting, Suspicion};
+use crate::baselines::{
+    Baselines, Dimension, Dossier, Heard, Note, Observed, Pairing, Past, Piece, Profile, RunState, Slot, User,
+};
+use crate::detector::{Case, Conformance, Detector, Found, Hearing, Memory, Now, Sharing, Sighting, Suspicion};
 use crate::deviation::{AgentFacts, Deviation, Evidence, LearningState, Rollback, Severity};
-use crate::event::{AgentRef, Event, Millis, Outcome, Source};
+use crate::event::{AgentRef, Credential, Event, Millis, Outcome, Source};
 use crate::response;
 use crate::rulebook::{Agent, Control, DecisionCache, Facts, Judgement, PolicyRef, Rulebook, Violation};
 use crate::statement::{Claims, Distrust, Token};
@@ -22,6 +24,8 @@ pub enum Input {
     Event(Box<Event>),
     /// Something happened that a person has accepted: it is learned from, not judged.
     Accepted(Box<Event>),
+    /// An agent used a credential. Agents lie in different shards: this is for the shard of the credential.
+    CredentialUse(Box<Event>),
     /// From here on this rulebook judges.
     Rulebook(Arc<Rulebook>),
     /// Time has come this far: what was waiting for it ends.
@@ -89,7 +93,7 @@ impl Engine {
     pub fn look_ahead<'i>(&mut self, inputs: impl Iterator<Item = &'i Input>) {
         let agents = inputs.filter_map(|input| match input {
             Input::Event(event) | Input::Accepted(event) => event.agent.registered(),
-            Input::Rulebook(_) | Input::Tick { .. } => None,
+            Input::CredentialUse(_) | Input::Rulebook(_) | Input::Tick { .. } => None,
         });
         self.ahead = self.baselines.look_up(agents).into();
     }
@@ -105,6 +109,7 @@ impl Engine {
             Input::Event(event) if event.source == Source::Statement => self.hear(event),
             Input::Event(event) => self.judge(event),
             Input::Accepted(event) => (self.accept(event), Vec::new()),
+            Input::CredentialUse(event) => (Verdict::Control, self.use_credential(event)),
             Input::Rulebook(book) => {
                 self.book = Arc::clone(book);
                 self.decisions = DecisionCache::default();
@@ -124,13 +129,15 @@ impl Engine {
         let book = Arc::clone(&self.book);
         let known = event.agent.registered().and_then(|id| Some((id, book.registry.by_id(id)?)));
         let Some((id, agent)) = known else { return self.judge_unregistered(&book, event) };
-        let ahead = self.looked_up(id);
-        let arrived = self.baselines.arrive(id, ahead, event);
+        let known = self.looked_up(id).or_else(|| self.baselines.slot(id));
+        let last_seen = known.and_then(|slot| self.baselines.last_seen(slot));
+        let arrived = self.baselines.arrive(id, known, event);
         let Some((slot, observed)) = arrived else { return (Verdict::Repeated, Vec::new()) };
         let judgement = self.decisions.judge(&book, &Facts::of(event, Some(agent), &book));
         let past = self.baselines.past_at(slot);
         let next_run = Conformance::next_state(event, past, &book);
-        let sighting = Sighting { event, past, observed: &observed, judgement: &judgement, book: &book };
+        let arrival = Arrival { event, last_seen, agent, observed: &observed, judgement: &judgement, book: &book };
+        let sighting = arrival.against(past);
         let mut found = findings(&book, sighting, &mut self.notes);
         found.retain(|finding| !is_silenced(&book, finding, event, past.dossier()));
         // What the cloud refused is no habit, and a repeat of what was reported is no more acceptable for being silent.
@@ -139,7 +146,7 @@ impl Engine {
         let learnable = found.is_empty() && !waits && !refused && !past.is_suspect(&observed, event.at);
         self.baselines.note(slot, self.notes.drain(..));
         let mut deviations = self.report(&book, (id, agent, slot), event, found);
-        self.keep(&book, slot, event, (&observed, &judgement, learnable));
+        self.keep(slot, &arrival, learnable);
         if learnable {
             self.baselines.learn(slot, event.at, &observed);
         }
@@ -151,18 +158,12 @@ impl Engine {
     }
 
     /// Takes what an event adds into what is kept of its agent.
-    fn keep(
-        &mut self,
-        book: &Rulebook,
-        slot: Slot,
-        event: &Event,
-        (observed, judgement, learnable): (&Observed<'_>, &Judgement, bool),
-    ) {
+    fn keep(&mut self, slot: Slot, arrival: &Arrival<'_>, learnable: bool) {
         let mut dossier = self.baselines.take_dossier(slot);
-        let sighting = Sighting { event, past: self.baselines.past_at(slot), observed, judgement, book };
-        for detector in book.detectors() {
+        let sighting = arrival.against(self.baselines.past_at(slot));
+        for detector in arrival.book.detectors() {
             detector.keep(sighting, &mut dossier);
-            detector.follow(event, learnable, &mut dossier);
+            detector.follow(arrival.event, learnable, &mut dossier);
         }
         self.baselines.put_dossier(slot, dossier);
     }
@@ -207,22 +208,33 @@ impl Engine {
         found.map(|finding| assemble(book, facts.clone(), event, finding, 0, unmoved)).collect()
     }
 
-    /// An unregistered principal has no baseline, only policy, and each policy that it breaks is reported once; a cloud's
-    /// own records of people and services are none of an agent's business.
+    /// An unregistered principal has no baseline, only policy, and each policy that it breaks is reported once. A cloud's
+    /// own records of people and services are none of an agent's business, unless a detector knows better.
     fn judge_unregistered(&mut self, book: &Rulebook, event: &Event) -> (Verdict, Vec<Deviation>) {
-        if event.source.is_audit() {
-            return (Verdict::Unregistered, Vec::new());
-        }
-        let judgement = self.decisions.judge(book, &Facts::of(event, None, book));
-        let found = policy_findings(book, &judgement);
+        let found = if event.source.is_audit() {
+            of_detectors(book, |detector| detector.notice(event))
+        } else {
+            policy_findings(book, &self.decisions.judge(book, &Facts::of(event, None, book)))
+        };
         let facts = unregistered(event);
         let fresh = found.into_iter().filter(|finding| {
-            let policy = finding.policy.as_ref().map_or("", |policy| &policy.id);
-            self.baselines.notice(format!("{} {policy}", facts.id))
+            let broken = finding.policy.as_ref().map_or(&finding.control.id, |policy| &policy.id);
+            self.baselines.notice(format!("{} {broken}", facts.id))
         });
         let untouched = trust::weigh(0.0, 0.0).0;
         let deviations = fresh.map(|finding| assemble(book, facts.clone(), event, finding, 0, untouched)).collect();
         (Verdict::Unregistered, deviations)
+    }
+
+    /// Takes in that an agent used a credential, and reports others that did. Nothing of the agents' own memory is used:
+    /// it may lie in another shard.
+    pub fn use_credential(&mut self, event: &Event) -> Vec<Deviation> {
+        let book = Arc::clone(&self.book);
+        let Some(agent) = event.credential_user().filter(|id| book.registry.by_id(id).is_some()) else {
+            return Vec::new();
+        };
+        let others = self.baselines.use_credential(agent, event);
+        others.iter().flat_map(|other| report_sharing(&book, agent, event, other)).collect()
     }
 
     fn accept(&mut self, event: &Event) -> Verdict {
@@ -381,6 +393,23 @@ fn end_of(run: &RunState, agent: &str, at: Millis) -> Event {
     }
 }
 
+/// An event with what is known of it besides its agent's past, which changes while it is judged.
+struct Arrival<'a> {
+    event: &'a Event,
+    last_seen: Option<Millis>,
+    agent: &'a Agent,
+    observed: &'a Observed<'a>,
+    judgement: &'a Judgement,
+    book: &'a Rulebook,
+}
+
+impl Arrival<'_> {
+    fn against<'s>(&'s self, past: Past<'s>) -> Sighting<'s> {
+        let Self { event, last_seen, agent, observed, judgement, book } = *self;
+        Sighting { event, past, last_seen, agent, observed, judgement, book }
+    }
+}
+
 /// What a policy or a detector found, before it becomes a deviation.
 #[derive(Debug)]
 struct Finding<'b> {
@@ -455,6 +484,30 @@ fn findings<'b>(book: &'b Rulebook, sighting: Sighting<'_>, notes: &mut Vec<Note
         }
     }
     found
+}
+
+/// What is wrong with two agents' using one credential: it is about the one that came later, unless only the other one says
+/// that it uses what the audit log shows with this one.
+fn report_sharing(book: &Rulebook, agent: &str, event: &Event, other: &User) -> Vec<Deviation> {
+    let claimed = !event.source.is_audit();
+    let is_about_other = other.claimed && !claimed;
+    let (culprit, owner) = if is_about_other { (other.agent.as_str(), agent) } else { (agent, other.agent.as_str()) };
+    let Some(entry) = book.registry.by_id(culprit) else { return Vec::new() };
+    let use_of = if is_about_other {
+        let (id, credential) = (other.event.clone(), Credential { claimed: true, ..event.credential.clone() });
+        let agent = AgentRef::Registered(culprit.to_owned());
+        let action = "use of a credential".to_owned();
+        Event { id, source: other.source, at: other.at, agent, action, credential, ..Event::default() }
+    } else {
+        event.clone()
+    };
+    // The event may have been judged by the same control, which names its deviations by it.
+    let use_of = Event { id: format!("{}/credential/{owner}", use_of.id), ..use_of };
+    let (claimed, other_claimed) = (claimed || is_about_other, other.claimed && claimed);
+    let sharing = Sharing { credential: &event.credential.id, other: owner, claimed, other_claimed };
+    let untouched = trust::weigh(0.0, 0.0).0;
+    let found = of_detectors(book, |detector| detector.share(&sharing)).into_iter();
+    found.map(|finding| assemble(book, registered(culprit, entry, None), &use_of, finding, 0, untouched)).collect()
 }
 
 /// What all detectors find when they are asked.

@@ -39,6 +39,10 @@ pub struct Event {
     pub verb: Verb,
     /// What it was aimed at.
     pub resource: Resource,
+    /// Whether the cloud calls it an event of the data plane (an object read, a function called), of which it keeps a log
+    /// only where it is told to.
+    #[serde(skip_serializing_if = "is_false")]
+    pub data_event: bool,
     /// Where it happened.
     pub place: Place,
     /// The environment that the agent said it was working in; the estate's word counts.
@@ -71,6 +75,11 @@ pub struct Event {
     /// The statement itself, signatures and all, where this is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statement: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_false(is: &bool) -> bool {
+    !*is
 }
 
 /// The first 16 bytes of a SHA-256, in hex where it is written; empty where nothing is known of the bytes.
@@ -370,6 +379,12 @@ pub struct Credential {
     /// Whether multi-factor authentication stood behind it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mfa: Option<bool>,
+    /// Whether its platform vouched for who used it (a web identity, an instance's or a pod's own), rather than a key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload_identity: Option<bool>,
+    /// Whether a certificate of the caller's own stood behind it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mutual_tls: Option<bool>,
     /// Whether this is only what the agent says about itself.
     pub claimed: bool,
 }
@@ -451,6 +466,12 @@ impl Event {
     pub(crate) fn run_or_session(&self) -> &str {
         let own = self.run.as_ref().map(|run| if run.id.is_empty() { run.session.as_str() } else { run.id.as_str() });
         own.filter(|run| !run.is_empty()).unwrap_or(&self.principal.session)
+    }
+
+    /// The registered agent that used a credential of which the id is known; a statement is nobody's use.
+    pub fn credential_user(&self) -> Option<&str> {
+        let is_use = !self.credential.id.is_empty() && self.source != Source::Statement;
+        self.agent.registered().filter(|_| is_use)
     }
 
     /// The event without what must not leave memory: the values of its arguments, the text of its reasoning, and what an

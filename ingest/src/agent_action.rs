@@ -391,7 +391,7 @@ fn credential(claim: Claim<'_>) -> Credential {
         None => CredentialKind::Unknown,
     };
     let issued_at = claim.issued_at.map(|Time(at)| at);
-    Credential { id: text(claim.id), kind, issued_at, mfa: claim.mfa, claimed: true }
+    Credential { id: text(claim.id), kind, issued_at, mfa: claim.mfa, claimed: true, ..Credential::default() }
 }
 
 /// The ids of the trace: what the action says, else what the envelope's `traceparent` says. A `traceparent` that does

@@ -499,7 +499,7 @@ impl Claims {
                 kind: if issued_at.is_some() { CredentialKind::ShortLived } else { CredentialKind::Unknown },
                 issued_at: issued_at.and_then(|seconds| seconds.checked_mul(1_000)),
                 mfa: methods.map(|methods| methods.split(['"', ',', ' ']).any(|method| method == "mfa")),
-                claimed: false,
+                ..Credential::default()
             },
         }
     }

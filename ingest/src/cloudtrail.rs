@@ -60,6 +60,7 @@ struct Record<'a> {
     #[serde(borrow)]
     event_name: Name<'a>,
     read_only: Option<Flag>,
+    management_event: Option<Flag>,
     #[serde(borrow)]
     aws_region: Option<Text<'a>>,
     #[serde(borrow)]
@@ -134,6 +135,8 @@ struct SessionContext<'a> {
     source_identity: Option<Text<'a>>,
     #[serde(borrow)]
     web_id_federation_data: Option<Object<WebIdentity<'a>>>,
+    #[serde(borrow)]
+    ec2_role_delivery: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -265,6 +268,7 @@ fn event(record: Record<'_>) -> Result<Event, Rejection> {
         action,
         verb,
         resource,
+        data_event: record.management_event.is_some_and(|Flag(is)| !is),
         arguments: arguments(parameters)?,
         outcome: outcome(record.error_code, name, record.response_elements.as_ref()),
         credential: Credential {
@@ -395,7 +399,19 @@ fn credential(identity: &Identity<'_>) -> Credential {
         .and_then(|attributes| attributes.creation_date.as_ref()?.as_str().parse::<jiff::Timestamp>().ok())
         .map(jiff::Timestamp::as_millisecond);
     let mfa = attributes.and_then(|attributes| attributes.mfa_authenticated).map(|Flag(mfa)| mfa);
-    Credential { id: id.to_owned(), kind, issued_at, mfa, claimed: false }
+    let workload_identity = match kind {
+        CredentialKind::LongLived => Some(false),
+        _ => vouched_for(identity).then_some(true),
+    };
+    Credential { id: id.to_owned(), kind, issued_at, mfa, workload_identity, ..Credential::default() }
+}
+
+/// Whether the session is one of an instance's own, or of a web identity. Other services of AWS vouch for their workloads
+/// as well (functions, tasks, pods), and CloudTrail does not tell their sessions from anybody's.
+fn vouched_for(identity: &Identity<'_>) -> bool {
+    let Some(Object(context)) = &identity.session_context else { return false };
+    let provider = context.web_id_federation_data.as_ref().and_then(|Object(web)| web.federated_provider.as_ref());
+    [provider, context.ec2_role_delivery.as_ref()].into_iter().flatten().any(|said| !said.as_str().is_empty())
 }
 
 /// Whether a console sign-in was made with a second factor, which stands beside the request.

@@ -282,6 +282,7 @@ fn event(entry: Entry<'_>) -> Result<Event, Rejection> {
         at,
         action,
         verb,
+        data_event: matches!(kind, Kind::DataAccess),
         outcome,
         arguments: audit::arguments(log.request.as_ref(), "protoPayload.request")?,
         place,
@@ -616,7 +617,11 @@ fn credential(info: &Authentication<'_>, kind: Kind) -> Credential {
         _ if delegated => CredentialKind::ShortLived,
         _ => CredentialKind::Unknown,
     };
-    Credential { id: key.to_owned(), kind, ..Credential::default() }
+    let behind = info.service_account_delegation_info.iter().flat_map(|List(list)| list);
+    let subjects = behind.filter_map(|Object(delegate)| delegate.principal_subject.as_ref());
+    let federated = subjects.chain(&info.principal_subject).any(|who| who.as_str().contains("/workloadIdentityPools/"));
+    let workload_identity = if key.is_empty() { federated.then_some(true) } else { Some(false) };
+    Credential { id: key.to_owned(), kind, workload_identity, ..Credential::default() }
 }
 
 /// Whether a request lets everybody in: it adds a binding for all users, or, where the entry tells no difference, names

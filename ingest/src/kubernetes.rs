@@ -391,7 +391,15 @@ fn credential(user: &User<'_>, annotations: Option<&Extra<'_>>) -> Credential {
         }
         _ => CredentialKind::Unknown,
     };
-    Credential { id: if key.is_empty() { id } else { key }, kind, ..Credential::default() }
+    let workload_identity = match kind {
+        CredentialKind::ShortLived if is_account => Some(true),
+        CredentialKind::LongLived => Some(false),
+        _ => None,
+    };
+    // The API server names a credential by how it was checked: a client's certificate, or a token.
+    let mutual_tls = (!id.is_empty()).then(|| id.starts_with("X509SHA256="));
+    let id = if key.is_empty() { id } else { key };
+    Credential { id, kind, workload_identity, mutual_tls, ..Credential::default() }
 }
 
 fn annotation<'a>(annotations: Option<&'a Extra<'_>>, name: &str) -> Option<Cow<'a, str>> {

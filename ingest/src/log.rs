@@ -5,7 +5,7 @@ use tautline_detectors::event::{Event, Millis};
 
 use crate::{Reason, Rejection, json};
 
-/// One record of the log, as JSON: `{"event": …}`, `{"tick": …}` or `{"rulebook": …}`.
+/// One record of the log, as JSON: `{"event": …}`, `{"credential-use": …}`, `{"tick": …}` or `{"rulebook": …}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogRecord {
@@ -15,6 +15,11 @@ pub enum LogRecord {
         event: Box<Event>,
         /// Hash of the rulebook whose registry resolved it.
         resolved_by: String,
+    },
+    /// An agent used a credential: told once more in the partition of the credential, where the uses of all agents meet.
+    CredentialUse {
+        /// The event, without its contents.
+        event: Box<Event>,
     },
     /// Time has come this far, by the clock of the partition's owner.
     Tick {

@@ -502,7 +502,7 @@ impl<'a> Call<'a> {
         let counted = session.and_then(|session| audit::parsed::<Moment>(session.created_time.as_ref()?, "").ok());
         let issued_at = counted.filter(|Moment(at)| *at > 0).or(written).map(|Moment(at)| at);
         let mfa = session.and_then(|session| session.is_mfa.or(session.mfa)).or(self.record.is_mfa).or(self.record.mfa);
-        Credential { id, kind, issued_at, mfa: mfa.map(|Flag(mfa)| mfa), claimed: false }
+        Credential { id, kind, issued_at, mfa: mfa.map(|Flag(mfa)| mfa), ..Credential::default() }
     }
 
     /// Where it happened. CloudTrail's own account comes first; some mappings write an ARN for the account.

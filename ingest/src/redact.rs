@@ -250,6 +250,7 @@ fn each_text(event: &mut Event, visit: &mut impl FnMut(&mut String)) {
     let Event {
         id,
         digest: _,
+        data_event: _,
         source: _,
         at: _,
         agent,

@@ -135,10 +135,10 @@ impl EngineStage {
             return;
         }
         self.last_count = Instant::now();
-        let metrics = &self.shared.status.metrics;
-        metrics
-            .agents(self.shards.iter().flat_map(|shard| shard.engine.baselines().iter()).map(|(_, profile)| profile));
-        metrics.notices(self.shards.iter().map(|shard| shard.engine.baselines().notices()));
+        let status = &self.shared.status;
+        let profiles = self.shards.iter().flat_map(|shard| shard.engine.baselines().iter()).map(|(_, profile)| profile);
+        status.agents(&self.shared.book(), profiles);
+        status.metrics.notices(self.shards.iter().map(|shard| shard.engine.baselines().notices()));
         self.count_waiting();
     }
 
@@ -178,6 +178,7 @@ impl EngineStage {
     fn input(&mut self, logged: LogRecord) -> Result<Input> {
         Ok(match logged {
             LogRecord::Event { event, .. } => Input::Event(event),
+            LogRecord::CredentialUse { event } => Input::CredentialUse(event),
             LogRecord::Tick { at, audited_until } => Input::Tick { at, audited_until },
             LogRecord::Rulebook { hash } => Input::Rulebook(self.store.find(&hash)?),
         })
@@ -207,8 +208,12 @@ impl EngineStage {
                 }
             };
             let Some(shard) = self.shards.get_mut(record.slot) else { return Ok(()) };
-            let (verdict, deviations) = shard.engine.step(&input);
+            let (verdict, mut deviations) = shard.engine.step(&input);
             if let Input::Event(event) = &input {
+                // Nobody tells the partitions of each other's credentials then.
+                if self.shared.config.log.direct {
+                    deviations.extend(shard.engine.use_credential(event));
+                }
                 shard.moved = true;
                 shard.latest = shard.latest.max(event.at);
                 if event.source.is_audit() {

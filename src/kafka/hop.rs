@@ -1,8 +1,11 @@
-//! The hop: decodes, resolves and redacts the sources' records and appends them to the log, keyed by agent. Stateless.
+//! The hop: decodes, resolves and redacts the sources' records and appends them to the log, keyed by agent. Stateless, but
+//! for which uses of credentials it told of lately.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::Result;
+use tautline_detectors::event::{Digest, Event, Millis};
 use tautline_detectors::rulebook::Rulebook;
 use tautline_ingest::log::LogRecord;
 use tautline_ingest::redact::Redactor;
@@ -15,6 +18,9 @@ use crate::output::ocsf::Position;
 
 /// Most bytes of a record in the log, below the broker's default limit for a batch of one.
 const MOST_LOGGED: usize = 900 * 1_024;
+/// Most uses of credentials that are not told of again; beyond, all are.
+const MOST_TOLD: usize = 65_536;
+const DAY: Millis = 24 * 3_600_000;
 
 pub(super) struct Hop {
     shared: Arc<Shared>,
@@ -22,6 +28,8 @@ pub(super) struct Hop {
     redactor: Redactor,
     /// The rulebook that resolves, until the next commit.
     book: Arc<Rulebook>,
+    /// Uses of credentials that the log has already been told of. A filter only: to tell again does no harm.
+    told: HashSet<Digest>,
     /// How many partitions are ours.
     partitions: usize,
     /// Rejections of the open batch, counted once they are committed.
@@ -32,7 +40,7 @@ impl Hop {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let log = shared.config.log.topic.as_str().into();
         let (book, redactor) = (shared.book(), shared.redactor.clone());
-        Self { shared, log, redactor, book, partitions: 0, rejections: Vec::new() }
+        Self { shared, log, redactor, book, told: HashSet::new(), partitions: 0, rejections: Vec::new() }
     }
 
     /// Appends a record's events to the log.
@@ -43,17 +51,15 @@ impl Hop {
         let Some(source) = shared.config.sources.iter().find(|source| source.topic == topic) else { return Ok(()) };
         for read in self.redactor.read(record.payload, &source.reader, record.timestamp.min(now()), &self.book) {
             let logged = read.and_then(|event| {
+                let told = self.credential_use(&event);
                 let key = event.agent.key();
-                let logged = LogRecord::Event { event: Box::new(event), resolved_by: self.book.hash().to_owned() };
-                let payload = logged.to_bytes().map_err(|_| too_large("it cannot be written as JSON"))?;
-                if payload.len() > MOST_LOGGED {
-                    return Err(too_large(&format!("{} bytes in the log, over {MOST_LOGGED}", payload.len())));
-                }
-                let topic = Arc::clone(&self.log);
-                Ok(Output { topic, key, payload, timestamp: record.timestamp, ..Output::default() })
+                let event = LogRecord::Event { event: Box::new(event), resolved_by: self.book.hash().to_owned() };
+                let event = self.output(&event, key, record.timestamp)?;
+                let told = told.map(|(key, told)| self.output(&told, key, record.timestamp)).transpose()?;
+                Ok([Some(event), told])
             });
             match logged {
-                Ok(output) => outputs.push(output),
+                Ok(logged) => outputs.extend(logged.into_iter().flatten()),
                 Err(rejection) => rejected.push(rejection),
             }
         }
@@ -62,6 +68,32 @@ impl Hop {
             self.rejections.append(&mut rejected);
         }
         Ok(())
+    }
+}
+
+impl Hop {
+    /// A record for the log.
+    fn output(&self, logged: &LogRecord, key: String, timestamp: Millis) -> Result<Output, Rejection> {
+        let payload = logged.to_bytes().map_err(|_| too_large("it cannot be written as JSON"))?;
+        if payload.len() > MOST_LOGGED {
+            return Err(too_large(&format!("{} bytes in the log, over {MOST_LOGGED}", payload.len())));
+        }
+        Ok(Output { topic: Arc::clone(&self.log), key, payload, timestamp, ..Output::default() })
+    }
+
+    /// What the partition of a credential is told of its use, with that partition's key: once a day for each agent that
+    /// uses it, and for each way in which that is known.
+    fn credential_use(&mut self, event: &Event) -> Option<(String, LogRecord)> {
+        let (agent, credential) = (event.credential_user()?, &event.credential.id);
+        let (source, day) = (event.source.is_audit(), event.at.div_euclid(DAY));
+        if self.told.len() >= MOST_TOLD {
+            self.told.clear();
+        }
+        let is_new = self.told.insert(Digest::of(format!("{agent} {source} {day} {credential}").as_bytes()));
+        is_new.then(|| {
+            let told = LogRecord::CredentialUse { event: Box::new(event.without_contents()) };
+            (format!("credential/{credential}"), told)
+        })
     }
 }
 

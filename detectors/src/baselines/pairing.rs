@@ -7,13 +7,13 @@ use arrow::error::ArrowError;
 
 use super::snapshot::{Table, column, damaged, numbers, one_table, text};
 use super::{Profile, RestoreError, of_agent};
-use crate::event::{Event, Millis, Outcome, Reasoning, Source};
+use crate::event::{Event, Millis, Outcome, Reasoning};
 
 /// Most declared actions, and most effects, that are followed of one agent at once.
 pub(crate) const MOST_FOLLOWED: usize = 1_024;
 
 /// What an agent was ever heard of, and what was said about that.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Heard(u32);
 
 impl Heard {
@@ -25,12 +25,18 @@ impl Heard {
     pub const KNOWN_UNDECLARED: Self = Self(4);
     /// That the audit log never sees it was reported.
     pub const KNOWN_UNAUDITED: Self = Self(8);
+    /// The audit log has seen it read or write data.
+    pub const DATA_EVENTS: Self = Self(16);
     /// Everything that can be heard.
-    const ALL: u32 = 15;
+    const ALL: u32 = 31;
 
-    /// The mark that an event of this source makes.
-    pub(super) fn of(source: Source) -> Self {
-        if source.is_audit() { Self::AUDITED } else { Self::DECLARED }
+    /// The marks that an event makes.
+    pub(super) fn of(event: &Event) -> Self {
+        match event.source.is_audit() {
+            true if event.data_event => Self(Self::AUDITED.0 | Self::DATA_EVENTS.0),
+            true => Self::AUDITED,
+            false => Self::DECLARED,
+        }
     }
 
     pub(super) fn from_bits(bits: u32) -> Option<Self> {
@@ -162,6 +168,7 @@ pub(crate) fn kept(event: &Event) -> Box<Event> {
         action: event.action.clone(),
         verb: event.verb,
         resource: event.resource.clone(),
+        data_event: event.data_event,
         place: event.place.clone(),
         claimed_environment: event.claimed_environment.clone(),
         run: event.run.clone(),

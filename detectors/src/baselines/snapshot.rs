@@ -1,9 +1,9 @@
 //! Snapshots of the baselines as Arrow record batches, and back.
 //!
-//! Layout 5, nine tables: `agents` (a row an agent), `cells` (what is counted of each agent, agent by agent), `texts` (the
+//! Layout 5, ten tables: `agents` (a row an agent), `cells` (what is counted of each agent, agent by agent), `texts` (the
 //! values that the cells are of), `runs` (a row a playbook run under way), `notices` (a row the digest of a report about
-//! an unregistered principal), those of what waits to be paired (`pairing.rs`) and `dossiers` (`dossier.rs`). Layout 4 has
-//! no dossiers, layout 3 nothing that waits either, and layout 2 the reports themselves for their digests. A whole snapshot is one set of them, sorted by its texts, so that
+//! an unregistered principal), those of what waits to be paired (`pairing.rs`), `dossiers` (`dossier.rs`) and `credentials`
+//! (`credentials.rs`). Layout 4 has neither of these, layout 3 nothing that waits either, and layout 2 the reports themselves for their digests. A whole snapshot is one set of them, sorted by its texts, so that
 //! equal memory gives equal bytes whatever the order in which it was learned; a piece of a checkpoint is a set in the
 //! order of the memory.
 
@@ -142,6 +142,7 @@ impl Baselines {
         }
         if layout == VERSION {
             dossier::restore(&mut profiles, batches)?;
+            Arc::make_mut(&mut self.notices).credentials.restore(batches)?;
         }
         for ((profile, _), cells) in profiles.into_iter().zip(cells) {
             self.admit(profile, cells)?;
@@ -295,11 +296,11 @@ fn tables(profiles: &[&Profile], cells: CellColumns<'_>, notices: &Notices) -> R
     let agents = agents_table(profiles).with("cells", UInt32Array::from(cells.agents.clone()));
     let mut digests: Vec<[u8; 16]> = notices.digests.iter().map(|digest| digest.0.to_be_bytes()).collect();
     digests.sort_unstable();
-    let notices = Table::new("notices").with("digest", BinaryArray::from_iter_values(digests));
+    let digests = Table::new("notices").with("digest", BinaryArray::from_iter_values(digests));
     let texts = cells.texts_table();
-    let whole = [agents, texts, cells.table(), runs_table(profiles), notices];
-    let kept = dossier::table(profiles)?;
-    whole.into_iter().chain(pairing::tables(profiles)?).chain([kept]).map(Table::batch).collect()
+    let whole = [agents, texts, cells.table(), runs_table(profiles), digests];
+    let kept = [dossier::table(profiles)?, notices.credentials.table()?];
+    whole.into_iter().chain(pairing::tables(profiles)?).chain(kept).map(Table::batch).collect()
 }
 
 fn agents_table(profiles: &[&Profile]) -> Table {

@@ -4,18 +4,24 @@ mod approval;
 mod argument_origin;
 mod break_glass;
 mod burst;
+mod credential;
 mod creep;
+mod dormant;
 mod environment_mixing;
 mod forgery;
 mod large_scale;
 mod novelty;
 mod playbook;
 mod policy_drift;
+mod principal;
 mod read_habit;
 mod reasoning;
+mod recurrence;
 mod rhythm;
 mod rollback;
 mod say_do;
+mod sharing;
+mod stranger;
 mod unmapped;
 
 use serde::de::DeserializeOwned;
@@ -32,24 +38,29 @@ pub use say_do::Now;
 pub use say_do::SayDo;
 
 /// Every detector by the name that `control.toml` uses.
-const TABLE: [(&str, Build); 17] = [
+const TABLE: [(&str, Build); 22] = [
     ("approval", build_one::<approval::Approvals>),
     ("argument-origin", build_one::<argument_origin::ArgumentOrigins>),
     ("break-glass", build_one::<break_glass::BreakGlass>),
     ("burst", build_one::<burst::Burst>),
     ("creep", build_one::<creep::Creep>),
     ("environment-mixing", build_one::<environment_mixing::EnvironmentMixing>),
+    ("credential", build_one::<credential::Credentials>),
+    ("dormant", build_one::<dormant::Dormant>),
     ("forgery", build_one::<forgery::Forgery>),
     ("large-scale", build_one::<large_scale::LargeScale>),
     ("novelty", build_one::<novelty::Novelty>),
     ("playbook", build_one::<playbook::Conformance>),
     ("policy-drift", build_one::<policy_drift::PolicyDrift>),
+    ("principal", build_one::<principal::Principals>),
     ("read-habit", build_one::<read_habit::ReadHabits>),
     ("reasoning", build_one::<reasoning::ReasoningGiven>),
     ("rhythm", build_one::<rhythm::Rhythm>),
     ("rollback", build_one::<rollback::Rollbacks>),
     ("say-do", build_one::<say_do::SayDo>),
+    ("shared-credential", build_one::<sharing::SharedCredential>),
     ("unmapped-place", build_one::<unmapped::Unmapped>),
+    ("unregistered-agent", build_one::<stranger::Strangers>),
 ];
 
 type Build = fn(toml::Table) -> Result<Box<dyn Detector>, toml::de::Error>;
@@ -77,6 +88,10 @@ pub struct Sighting<'a> {
     pub event: &'a Event,
     /// The agent's past, before this event.
     pub past: Past<'a>,
+    /// When the agent was seen last, before this event.
+    pub last_seen: Option<Millis>,
+    /// Its entry in the registry.
+    pub agent: &'a Agent,
     /// What the event adds to that past.
     pub observed: &'a Observed<'a>,
     /// What the policies say of it.
@@ -135,6 +150,19 @@ pub struct Case<'a> {
     pub book: &'a Rulebook,
 }
 
+/// A credential that two agents use.
+#[derive(Clone, Copy, Debug)]
+pub struct Sharing<'a> {
+    /// The credential's id.
+    pub credential: &'a str,
+    /// The agent that uses it besides the one that this is about.
+    pub other: &'a str,
+    /// Whether only the agent itself says that it uses it.
+    pub claimed: bool,
+    /// Whether only the other one says so of itself.
+    pub other_claimed: bool,
+}
+
 /// What was found of an event that waited.
 #[derive(Debug)]
 pub struct Found {
@@ -182,6 +210,16 @@ pub trait Detector: Send + Sync + std::fmt::Debug {
 
     /// Takes in a statement that is believed; what may be wrong with it is about the statement.
     fn hear(&self, _hearing: &Hearing<'_>, _dossier: &mut Dossier) -> Option<Suspicion> {
+        None
+    }
+
+    /// What is wrong with a record of the audit log that is about nobody in the registry.
+    fn notice(&self, _event: &Event) -> Option<Suspicion> {
+        None
+    }
+
+    /// What is wrong with a credential that two agents use.
+    fn share(&self, _sharing: &Sharing<'_>) -> Option<Suspicion> {
         None
     }
 

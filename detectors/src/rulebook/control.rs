@@ -7,6 +7,7 @@ use toml::Spanned;
 
 use super::toml_file::TomlFile;
 use super::{RuleFile, RulebookError};
+use crate::baselines::Heard;
 use crate::detector::{self, Detector};
 use crate::deviation::Severity;
 
@@ -23,6 +24,8 @@ pub struct Control {
     pub response: Response,
     /// MITRE ATT&CK, MITRE ATLAS and OWASP entries that it speaks to.
     pub frameworks: Vec<Framework>,
+    /// What it must have heard of an agent to say anything about it.
+    pub needs: Vec<Need>,
     /// The detectors that serve it, each with the severity of what it finds.
     pub detectors: Vec<(Severity, Box<dyn Detector>)>,
 }
@@ -35,6 +38,38 @@ pub enum Response {
     Alert,
     /// An alert and a request to revoke the session or credential.
     Revoke,
+}
+
+/// A source without which a control is blind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Need {
+    /// The agent's own word.
+    AgentAction,
+    /// The audit log's records of the agent.
+    Audit,
+    /// Events of the data plane, which clouds write only where they are told to; of any agent.
+    DataEvents,
+}
+
+impl Need {
+    /// The name used in rules and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Need::AgentAction => "agent-action",
+            Need::Audit => "audit",
+            Need::DataEvents => "data-events",
+        }
+    }
+
+    /// Whether it is there for an agent of which this was heard, among agents of which all of `anybody` was.
+    pub fn is_met(self, heard: Heard, anybody: Heard) -> bool {
+        match self {
+            Need::AgentAction => heard.has(Heard::DECLARED),
+            Need::Audit => heard.has(Heard::AUDITED),
+            Need::DataEvents => anybody.has(Heard::DATA_EVENTS),
+        }
+    }
 }
 
 /// An entry of a public catalogue.
@@ -70,6 +105,8 @@ struct RawControl {
     title: String,
     severity: Severity,
     response: Spanned<Response>,
+    #[serde(default)]
+    needs: Vec<Need>,
 }
 
 /// Reads all `control.toml` files.
@@ -105,6 +142,7 @@ fn read(file: &RuleFile, errors: &mut Vec<RulebookError>) -> Option<Control> {
         severity: raw.severity,
         response: raw.response.into_inner(),
         frameworks,
+        needs: raw.needs,
         detectors,
     })
 }

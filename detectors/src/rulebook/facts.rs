@@ -29,8 +29,9 @@ pub struct Facts<'e> {
 }
 
 /// Text attributes and where the schema has them: `principal.…`, `resource.…` or `context.…`.
-pub(super) const TEXTS: [&str; 11] = [
+pub(super) const TEXTS: [&str; 12] = [
     "principal.class",
+    "principal.status",
     "resource.type",
     "resource.asset",
     "resource.data",
@@ -97,6 +98,7 @@ fn texts<'e>(
     let mut of = |text: &dyn Fn() -> &'e str| if read.next() == Some(&true) { text() } else { "" };
     [
         of(&|| agent.map_or(UNREGISTERED, |agent| agent.class.name())),
+        of(&|| agent.map_or(UNREGISTERED, |agent| agent.status(event.at))),
         of(&|| &event.resource.kind),
         of(&|| &event.resource.asset),
         of(&|| &event.resource.data),
@@ -286,7 +288,7 @@ mod tests {
   || resource.tier == "b" && context.operation == "b" || context.environment == "a" && context.source == "b"
 };
 @id("more") forbid (principal, action, resource) when {
-  context.window == "b" && context.playbook == "a" || context.credential == "b" && principal.class == "a"
+  context.window == "b" && context.playbook == "a" || context.credential == "b" && principal.class == "a" && principal.status == "b"
 };
 @id("truths") forbid (principal, action, resource) when {
   resource.crown_jewel && !resource.mapped || context.environment_cleared && context.environment_disputed

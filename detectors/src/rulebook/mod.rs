@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use calendar::{Calendar, Window};
-pub use control::{Catalogue, Control, Framework, Response};
+pub use control::{Catalogue, Control, Framework, Need, Response};
 pub use estate::{Estate, UNMAPPED_ENVIRONMENT};
 #[cfg(test)]
 pub(crate) use facts::MOST_DECISIONS;
@@ -40,6 +40,7 @@ pub(crate) use risk::Limit;
 pub use risk::Risk;
 pub use vocabulary::Vocabulary;
 
+use crate::baselines::Heard;
 use crate::detector::{Detector, SayDo};
 use crate::deviation::Severity;
 use policy::Policies;
@@ -200,6 +201,18 @@ impl Rulebook {
         self.controls.get(id)
     }
 
+    /// For how many agents each control is blind, and for want of what, where `heard` counts the agents by what was heard of
+    /// them. Sources that no agent lacks are told as well.
+    pub fn blind(&self, heard: &BTreeMap<Heard, usize>) -> Vec<(&str, Need, usize)> {
+        let mut anybody = Heard::default();
+        heard.keys().for_each(|heard| anybody.add(*heard));
+        let lacking = |need: Need| {
+            heard.iter().filter(|(heard, _)| !need.is_met(**heard, anybody)).map(|(_, agents)| agents).sum()
+        };
+        let needs = self.controls().flat_map(|control| control.needs.iter().map(|need| (control.id.as_str(), *need)));
+        needs.map(|(control, need)| (control, need, lacking(need))).collect()
+    }
+
     /// The control that pairs what is declared with what is done, the severity of what it finds, and its rules.
     pub fn pairing(&self) -> Option<(&Control, Severity, &SayDo)> {
         self.controls().find_map(|control| {
@@ -270,4 +283,37 @@ pub fn hex(bytes: &[u8]) -> String {
         text.push(digit(byte & 15));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::Need;
+    use crate::baselines::Heard;
+    use crate::testing::{book, control, faults};
+
+    #[test]
+    fn a_control_is_blind_for_the_agents_of_which_its_source_says_nothing() {
+        let needs = "needs = [\"agent-action\", \"data-events\"]\n";
+        let book =
+            book(&[("extra/control.toml", &control("extra", &format!("{needs}[[detector]]\nkind = \"forgery\"\n")))]);
+        let mut both = Heard::DECLARED;
+        both.add(Heard::AUDITED);
+        let blind = |heard: &[(Heard, usize)]| book.blind(&heard.iter().copied().collect::<BTreeMap<_, _>>());
+        let told = |actions: usize, data: usize| {
+            vec![("extra", Need::AgentAction, actions), ("extra", Need::DataEvents, data)]
+        };
+        assert_eq!(blind(&[]), told(0, 0));
+        assert_eq!(blind(&[(Heard::AUDITED, 2), (both, 3)]), told(2, 5));
+        let mut data = Heard::AUDITED;
+        data.add(Heard::DATA_EVENTS);
+        assert_eq!(blind(&[(data, 1), (both, 3)]), told(1, 0), "one agent's show that they are written");
+    }
+
+    #[test]
+    fn a_need_that_there_is_not_is_refused() {
+        let found = faults(&[("extra/control.toml", &control("extra", "needs = [\"telepathy\"]\n"))]);
+        assert!(found.iter().any(|fault| fault.contains("telepathy") && fault.contains("agent-action")), "{found:?}");
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
@@ -64,11 +66,28 @@ pub struct Agent {
     pub playbooks: Vec<String>,
     /// How old its credentials may get.
     pub credential_lifetime: Option<Millis>,
+    /// Whether it must act under an identity that its platform proves, and never by a key.
+    pub workload_identity: bool,
+    /// Whether it must authenticate by a certificate of its own.
+    pub mutual_tls: bool,
+    /// Whether it was taken out of service.
+    pub retired: bool,
+    /// The moment from which on its registration is over.
+    pub expires: Option<Millis>,
     /// For a fleet: the ids of its members.
     pub members: Vec<Glob>,
 }
 
 impl Agent {
+    /// Whether its registration was in force at a time: "active", "expired" or "retired".
+    pub fn status(&self, at: Millis) -> &'static str {
+        match self.expires {
+            _ if self.retired => "retired",
+            Some(expires) if at >= expires => "expired",
+            _ => "active",
+        }
+    }
+
     /// Whether `at` lies in a change window; `None` where the agent has none.
     pub fn in_window(&self, at: Millis) -> Option<bool> {
         if self.windows.is_empty() {
@@ -225,6 +244,14 @@ fn could_be_one(ours: &Glob, theirs: &Glob) -> bool {
     ours.overlaps(theirs)
 }
 
+/// Where an agent stands in its life, as written.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Status {
+    Active,
+    Retired,
+}
+
 /// An entry as written: everything may come from a template instead.
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -241,6 +268,10 @@ struct RawAgent {
     windows: Option<Vec<Spanned<RawWindow>>>,
     playbooks: Option<Vec<Spanned<String>>>,
     credential_lifetime: Option<Spanned<String>>,
+    workload_identity: Option<bool>,
+    mutual_tls: Option<bool>,
+    status: Option<Status>,
+    expires: Option<Spanned<String>>,
     members: Option<Vec<Glob>>,
 }
 
@@ -288,6 +319,10 @@ impl EntryReader<'_> {
             windows: self.windows(&raw, errors),
             playbooks: self.known_playbooks(&raw, errors),
             credential_lifetime: self.lifetime(&raw, errors),
+            workload_identity: raw.workload_identity.unwrap_or_default(),
+            mutual_tls: raw.mutual_tls.unwrap_or_default(),
+            retired: matches!(raw.status, Some(Status::Retired)),
+            expires: self.expiry(&raw, errors),
             identities: raw.identities.unwrap_or_default(),
             environments: raw.environments.unwrap_or_default(),
             resource_types: raw.resource_types.unwrap_or_default(),
@@ -322,6 +357,10 @@ impl EntryReader<'_> {
             windows: raw.windows.or(base.windows),
             playbooks: raw.playbooks.or(base.playbooks),
             credential_lifetime: raw.credential_lifetime.or(base.credential_lifetime),
+            workload_identity: raw.workload_identity.or(base.workload_identity),
+            mutual_tls: raw.mutual_tls.or(base.mutual_tls),
+            status: raw.status.or(base.status),
+            expires: raw.expires.or(base.expires),
             members: raw.members.or(base.members),
         }
     }
@@ -347,8 +386,21 @@ impl EntryReader<'_> {
     }
 
     fn lifetime(&self, raw: &RawAgent, errors: &mut Vec<RulebookError>) -> Option<Millis> {
-        let text = raw.credential_lifetime.as_ref()?;
-        match parse_duration(text.get_ref()) {
+        self.time(raw.credential_lifetime.as_ref(), parse_duration, errors)
+    }
+
+    fn expiry(&self, raw: &RawAgent, errors: &mut Vec<RulebookError>) -> Option<Millis> {
+        self.time(raw.expires.as_ref(), end_of_day, errors)
+    }
+
+    fn time(
+        &self,
+        text: Option<&Spanned<String>>,
+        read: fn(&str) -> Result<Millis, String>,
+        errors: &mut Vec<RulebookError>,
+    ) -> Option<Millis> {
+        let text = text?;
+        match read(text.get_ref()) {
             Ok(millis) => Some(millis),
             Err(message) => {
                 errors.push(self.file.error(text.span().start, message));
@@ -356,6 +408,13 @@ impl EntryReader<'_> {
             }
         }
     }
+}
+
+/// The moment at which a day is over, in UTC.
+fn end_of_day(text: &str) -> Result<Millis, String> {
+    let over = text.parse::<Date>().and_then(|day| day.tomorrow()?.to_zoned(TimeZone::UTC));
+    over.map(|over| over.timestamp().as_millisecond())
+        .map_err(|_| format!("`{text}` is not a day: write for example `2026-12-31`"))
 }
 
 /// Reads a duration such as `90m`, `1h` or `7d`.

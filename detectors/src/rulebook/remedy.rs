@@ -11,7 +11,7 @@ enum Change {
 }
 
 /// What could have been otherwise, the likeliest first, with its words.
-const CHANGES: [(Change, &str); 13] = [
+const CHANGES: [(Change, &str); 14] = [
     (Change::Text("context.window", "inside"), "inside the agent's change window"),
     (Change::Text("context.playbook", "approved"), "as part of a playbook that the agent may run"),
     (Change::Truth("context.environment_cleared", true), "in an environment that the agent is cleared for"),
@@ -23,6 +23,7 @@ const CHANGES: [(Change, &str); 13] = [
     (Change::Truth("context.exposes", false), "without opening the resource to others"),
     (Change::Truth("context.identity_disputed", false), "under an identity that the registry gives the agent"),
     (Change::Truth("context.approval_referenced", true), "with an approval"),
+    (Change::Text("principal.status", "active"), "by an agent whose registration is in force"),
     (Change::Propose, "as a proposal that a person carries out"),
     (Change::Text("principal.class", "operator"), "by an operator"),
 ];

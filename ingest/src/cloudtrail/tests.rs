@@ -182,3 +182,27 @@ fn a_rejection_says_what_and_where() {
     assert_eq!(decode(&insight).unwrap_err().reason, Reason::Unsupported);
     assert_eq!(decode("{}").unwrap_err().reason, Reason::MissingField);
 }
+
+#[test]
+fn who_vouches_for_a_session_is_told_where_aws_says_so() {
+    let vouched = |context: Value| {
+        let mut record = record("DeleteVolume");
+        record["userIdentity"]["sessionContext"] = context;
+        decode(&record.to_string()).unwrap().credential.workload_identity
+    };
+    assert_eq!(vouched(json!({})), None);
+    assert_eq!(vouched(json!({"webIdFederationData": {}})), None);
+    let provider = json!({"federatedProvider": "arn:aws:iam::1:oidc-provider/oidc.example.com", "attributes": {}});
+    assert_eq!(vouched(json!({"webIdFederationData": provider})), Some(true));
+    assert_eq!(vouched(json!({"webIdFederationData": {}, "ec2RoleDelivery": "2.0"})), Some(true));
+    let mut record = record("DeleteVolume");
+    record["userIdentity"]["accessKeyId"] = json!("AKIAEXAMPLE000000001");
+    assert_eq!(decode(&record.to_string()).unwrap().credential.workload_identity, Some(false));
+}
+
+#[test]
+fn what_is_no_management_event_is_one_of_the_data_plane() {
+    assert!(with("DeleteVolume", "managementEvent", json!(false)).unwrap().data_event);
+    assert!(!with("DeleteVolume", "managementEvent", json!(true)).unwrap().data_event);
+    assert!(!with("DeleteVolume", "managementEvent", Value::Null).unwrap().data_event);
+}

@@ -195,3 +195,16 @@ fn what_is_no_audit_log_is_unsupported_and_what_lacks_a_field_says_which() {
     timeless["receiveTimestamp"] = json!("2026-03-02 09:15:05.5");
     assert_eq!(event(&timeless).at, 1_772_442_905_500);
 }
+
+#[test]
+fn a_workload_identity_is_told_by_its_pool_and_refuted_by_a_key() {
+    let info = "/protoPayload/authenticationInfo";
+    let vouched = |name: &str, value: Value| with(&[(&format!("{info}/{name}"), value)]).credential.workload_identity;
+    let subject = "principal://iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/subject/s";
+    assert_eq!(event(&entry()).credential.workload_identity, None);
+    assert_eq!(vouched("principalSubject", json!(subject)), Some(true));
+    assert_eq!(vouched("serviceAccountDelegationInfo", json!([{"principalSubject": subject}])), Some(true));
+    let key = "//iam.googleapis.com/projects/shop/serviceAccounts/janitor/keys/1";
+    assert_eq!(vouched("serviceAccountKeyName", json!(key)), Some(false));
+    assert!(event(&entry()).data_event);
+}

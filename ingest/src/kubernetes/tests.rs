@@ -177,3 +177,15 @@ fn a_path_of_gke_names_the_same_object() {
         assert_eq!(ObjectPath::of_request(&request), object, "{request}");
     }
 }
+
+#[test]
+fn how_the_api_server_checked_a_credential_is_told() {
+    let credential = |name: &str, id: Value| {
+        let extra = json!({"authentication.kubernetes.io/credential-id": id});
+        let credential = with(&[("/user", json!({"username": name, "extra": extra}))]).credential;
+        (credential.workload_identity, credential.mutual_tls)
+    };
+    assert_eq!(credential("system:serviceaccount:agents:janitor", json!(["JTI=1"])), (Some(true), Some(false)));
+    assert_eq!(credential("janitor", json!(["X509SHA256=5f2b"])), (None, Some(true)));
+    assert_eq!(credential("janitor", json!([])), (None, None));
+}

@@ -1,13 +1,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use super::*;
+use crate::baselines::credentials::Credentials;
 use crate::baselines::habits::Habits;
 use crate::baselines::{
     ArgumentHabit, Change, Declared, Dossier, Effect, FirstTime, Heard, HeldApproval, HeldOverride, ReadHabit,
     ReasoningHabit, RunGroups, Side, Sum, ToldText, Unapproved, kept,
 };
 use crate::engine::{Engine, Input};
-use crate::event::{AgentRef, Event, Millis, Verb};
+use crate::event::{AgentRef, Credential, Event, Millis, Verb};
 use crate::statement::{Approval, Override};
 use crate::testing::{at, book, control, event, in_run};
 
@@ -48,6 +49,8 @@ fn memory() -> Baselines {
         (pairing.lost_until, pairing.lost_reported) = (at(time) + 1, at(time) + 2);
     });
     memory.put_dossier(memory.slot("bot").unwrap(), dossier(at(time)));
+    let credential = Credential { id: "k".to_owned(), ..Credential::default() };
+    memory.use_credential("bot", &Event { credential, ..event(11, "ecs:List", time) });
     memory
 }
 
@@ -121,6 +124,7 @@ fn dossier(at: Millis) -> Dossier {
 fn without_dossier() -> Baselines {
     let mut memory = memory();
     memory.take_dossier(memory.slot("bot").unwrap());
+    Arc::make_mut(&mut memory.notices).credentials = Credentials::default();
     memory
 }
 
@@ -234,7 +238,7 @@ fn values_that_cannot_be_are_refused() {
     let bytes = |bytes: &[u8], rows| -> ArrayRef { Arc::new(BinaryArray::from_iter_values(vec![bytes; rows])) };
     let rows = |table: usize| whole[table].num_rows();
     let numbers = |number: u32, rows| -> ArrayRef { Arc::new(UInt32Array::from(vec![number; rows])) };
-    let cases: [(usize, &str, ArrayRef); 17] = [
+    let cases: [(usize, &str, ArrayRef); 18] = [
         (0, "recent", bytes(&[1; 15], rows(0))),
         (0, "evidence", Arc::new(Float64Array::from(vec![f64::NAN; rows(0)]))),
         (0, "evidence", Arc::new(Float64Array::from(vec![-1.0; rows(0)]))),
@@ -247,11 +251,12 @@ fn values_that_cannot_be_are_refused() {
         (3, "agent", numbers(1, rows(3))),
         (4, "digest", bytes(&[1; 15], rows(4))),
         (5, "agent", numbers(1, rows(5))),
-        (5, "heard", numbers(16, rows(5))),
+        (5, "heard", numbers(32, rows(5))),
         (5, "first_lost", texts("{", rows(5))),
         (6, "agent", numbers(u32::MAX, rows(6))),
         (6, "event", texts("", rows(6))),
         (7, "event", texts("7", rows(7))),
+        (9, "users", texts("[7]", rows(9))),
     ];
     for (table, name, column) in cases {
         let mut tables = whole.clone();

@@ -370,3 +370,20 @@ fn durations_are_amounts_of_time() {
         assert!(parse_duration(text).is_err(), "{text}: {:?}", parse_duration(text));
     }
 }
+
+#[test]
+fn an_agent_is_active_until_its_last_day_is_over_or_it_is_retired() {
+    let agent = "[agents.bot]\nclass = \"operator\"\nowner = \"ana@example.com\"\n";
+    let status = |more: &str, time: &str| {
+        let book = book(&[(AGENTS, &format!("{agent}{more}"))]);
+        book.registry.by_id("bot").unwrap().status(at(time))
+    };
+    assert_eq!(status("", "2026-03-02T09:00:00Z"), "active");
+    assert_eq!(status("expires = \"2026-03-02\"", "2026-03-02T23:59:59.999Z"), "active");
+    assert_eq!(status("expires = \"2026-03-02\"", "2026-03-03T00:00:00Z"), "expired");
+    assert_eq!(status("status = \"retired\"\nexpires = \"2026-03-02\"", "2026-03-01T00:00:00Z"), "retired");
+    for wrong in ["soon", "2026-02-30", ""] {
+        let found = faults(&[(AGENTS, &format!("{agent}expires = \"{wrong}\""))]);
+        assert!(found.len() == 1 && found[0].contains(&format!("`{wrong}` is not a day")), "{found:?}");
+    }
+}
