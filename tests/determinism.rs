@@ -353,6 +353,9 @@ fn cloudtrail(
     resource: &str,
 ) -> String {
     let Who { account, role, .. } = agent;
+    // Somebody who has the agent's key, and a second factor.
+    let (key, person) =
+        if step.disputed { ("AKIAEXAMPLE000000001", "true") } else { ("ASIAEXAMPLE000000001", "false") };
     let parameters = match name {
         "AuthorizeSecurityGroupIngress" => json!({ "groupId": resource, "ipPermissions": { "items": [{
             "ipProtocol": "tcp", "fromPort": 22, "toPort": 22, "ipRanges": { "items": [{ "cidrIp": "0.0.0.0/0" }] } }] } }),
@@ -370,9 +373,12 @@ fn cloudtrail(
         "recipientAccountId": account, "requestParameters": parameters,
         "errorCode": if step.denied { json!("AccessDenied") } else { Value::Null },
         "userIdentity": {
-            "type": "AssumedRole", "accountId": account, "accessKeyId": "ASIAEXAMPLE000000001",
+            "type": "AssumedRole", "accountId": account, "accessKeyId": key,
             "arn": format!("arn:aws:sts::{account}:assumed-role/{role}/s-{}", number / 25),
-            "sessionContext": { "sessionIssuer": { "type": "Role", "arn": format!("arn:aws:iam::{account}:role/{role}") } },
+            "sessionContext": {
+                "sessionIssuer": { "type": "Role", "arn": format!("arn:aws:iam::{account}:role/{role}") },
+                "attributes": { "mfaAuthenticated": person },
+            },
         },
     })
     .to_string()
