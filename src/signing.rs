@@ -56,7 +56,9 @@ impl Key {
     /// The private key.
     pub(crate) fn private(&self) -> Value {
         let mut jwk = self.public();
-        jwk["d"] = BASE64.encode(self.key.to_bytes()).into();
+        if let Some(members) = jwk.as_object_mut() {
+            members.insert("d".to_owned(), BASE64.encode(self.key.to_bytes()).into());
+        }
         jwk
     }
 
@@ -93,22 +95,24 @@ pub(crate) fn sign(claims: Value, keys: &[Key]) -> Result<String> {
     Ok(token)
 }
 
-fn complete(mut claims: Value) -> Result<Value> {
+/// The claims with their times in seconds and the digest of what they approve.
+fn complete(claims: Value) -> Result<Value> {
+    let Value::Object(mut claims) = claims else { bail!("claims are a JSON object") };
     for name in ["iat", "exp"] {
-        if let Some(text) = claims[name].as_str() {
+        if let Some(Value::String(text)) = claims.get(name) {
             let time: Timestamp = text.parse().with_context(|| format!("`{name}` is no time in RFC 3339: `{text}`"))?;
-            claims[name] = time.as_second().into();
+            claims.insert(name.to_owned(), time.as_second().into());
         }
     }
-    let approval = &mut claims["approval"];
-    if approval.is_object() && approval.get("digest").is_none() {
-        approval["digest"] = "".into();
-        let read: Approval = serde_json::from_value(approval.clone()).context("`approval` lacks what it needs")?;
-        approval["digest"] = read.digest().into();
-    } else if approval.is_null() {
-        claims.as_object_mut().map(|claims| claims.remove("approval"));
+    if let Some(Value::Object(approval)) = claims.get_mut("approval")
+        && !approval.contains_key("digest")
+    {
+        approval.insert("digest".to_owned(), "".into());
+        let read: Approval =
+            serde_json::from_value(approval.clone().into()).context("`approval` lacks what it needs")?;
+        approval.insert("digest".to_owned(), read.digest().into());
     }
-    Ok(claims)
+    Ok(claims.into())
 }
 
 /// The key that stands for this one in the events of controls.
@@ -119,17 +123,24 @@ fn example(id: &str) -> Key {
 /// A key set with the keys of the examples under the same ids.
 pub(crate) fn example_keys(set: &str) -> Option<String> {
     let set: Value = serde_json::from_str(set).ok()?;
-    let ids = set["keys"].as_array()?.iter().filter_map(|key| key["kid"].as_str());
+    let ids = set.get("keys")?.as_array()?.iter().filter_map(|key| key.get("kid")?.as_str());
     let keys: Vec<Value> = ids.map(|id| example(id).public()).collect();
     Some(json!({ "keys": keys }).to_string())
 }
 
+/// A line of a control's events that is a statement to be signed.
+#[derive(Deserialize)]
+struct ToSign {
+    sign: Vec<String>,
+    claims: Value,
+}
+
 /// A line of a control's events: one that is `{"sign": [<key id>, …], "claims": {…}}` becomes the statement.
 pub(crate) fn example_line(line: &str) -> Result<String> {
-    let read: Option<Value> = line.starts_with("{\"sign\"").then(|| serde_json::from_str(line)).transpose()?;
-    let Some(mut read) = read else { return Ok(line.to_owned()) };
-    let ids = read["sign"].as_array().context("`sign` is a list of key ids")?;
-    let keys: Vec<Key> = ids.iter().filter_map(Value::as_str).map(example).collect();
-    let claims = read["claims"].take();
+    if !line.starts_with("{\"sign\"") {
+        return Ok(line.to_owned());
+    }
+    let ToSign { sign: ids, claims } = serde_json::from_str(line)?;
+    let keys: Vec<Key> = ids.iter().map(|id| example(id)).collect();
     if keys.is_empty() { Ok(complete(claims)?.to_string()) } else { sign(claims, &keys) }
 }

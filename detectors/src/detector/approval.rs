@@ -211,9 +211,8 @@ impl Detector for Approvals {
         let waited = std::mem::take(&mut dossier.unapproved);
         for (index, waiting) in waited.into_iter().enumerate() {
             let age = at.saturating_sub(waiting.event.at);
-            if waiting.reported && age <= self.settles {
-                dossier.unapproved.push(waiting);
-            } else if !waiting.reported && index >= excess && age <= self.grace {
+            let waits = !waiting.reported && index >= excess && age <= self.grace;
+            if waits || (waiting.reported && age <= self.settles) {
                 dossier.unapproved.push(waiting);
             } else if !waiting.reported
                 && let Some(suspicion) = self.late(&waiting.event, case.book, dossier)
