@@ -15,7 +15,7 @@ use tautline_ingest::redact::Redactor;
 
 use crate::config::RulebookPaths;
 use crate::feed::Feed;
-use crate::{rules, signing};
+use crate::{mutation, rules, signing};
 
 /// When the controls' events were received, as far as they are concerned: after all of them.
 const RECEIVED: Millis = 4_102_444_800_000;
@@ -106,6 +106,36 @@ fn signing_for_examples(book: &Rulebook) -> Result<Rulebook, Vec<RulebookError>>
         RuleFile { text: keys.unwrap_or_else(|| file.text.clone()), ..file.clone() }
     };
     Rulebook::read(book.files().iter().map(with_keys).collect())
+}
+
+/// What is wrong with one control's events under a rulebook.
+pub(crate) fn faults_of(
+    rules: &Path,
+    book: &Arc<Rulebook>,
+    redactor: &Redactor,
+    control: &Control,
+) -> Vec<RulebookError> {
+    let mut report = Report { hash: None, checked: Vec::new(), warnings: Vec::new(), errors: Vec::new() };
+    check_control(rules, (book, redactor), control, false, &mut report);
+    report.errors
+}
+
+/// Changes each policy and threshold of the rules, and writes those changes that no control's events notice; returns
+/// whether there were none.
+pub(crate) fn mutate(paths: &RulebookPaths, redactor: &Redactor, out: &mut impl std::io::Write) -> Result<bool> {
+    let example = rules::read(&rules::example_paths(paths)).and_then(|book| signing_for_examples(&book));
+    let book = example.map_err(|errors| rules::refused(&errors))?;
+    let bar = indicatif::ProgressBar::new(0);
+    let (many, left) = mutation::survivors(&paths.rules, &book, redactor, |number, many| {
+        bar.set_length(u64::try_from(many).unwrap_or_default());
+        bar.set_position(u64::try_from(number).unwrap_or_default());
+    });
+    bar.finish_and_clear();
+    for mutant in &left {
+        writeln!(out, "{}: {}: no control's events notice", mutant.place, mutant.what)?;
+    }
+    writeln!(out, "{} of {many} changes are noticed", many - left.len())?;
+    Ok(left.is_empty())
 }
 
 fn check_control(

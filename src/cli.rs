@@ -96,6 +96,9 @@ enum Command {
         /// Write each control's snapshot instead of comparing with it
         #[arg(long)]
         bless: bool,
+        /// Change each policy and threshold, one after the other, and name the changes that no control's events notice
+        #[arg(long, conflicts_with = "bless")]
+        mutate: bool,
     },
     /// See it work, without a broker: recorded cloud events and the story of an agent that goes wrong
     Demo {
@@ -117,7 +120,7 @@ enum Command {
         #[arg(long = "key", required = true, value_name = "FILE")]
         keys: Vec<PathBuf>,
     },
-    /// Make a private key to sign statements with, and print the public one for the issuer's key set
+    /// Make a private key to sign statements with, and print the key set of the public one
     Keygen {
         /// The key's id (`kid`)
         id: String,
@@ -206,7 +209,8 @@ fn run(cli: &Cli) -> Result<ExitCode> {
             };
             replay.run(rulebook(&config.rulebook)?, &mut out)?
         }
-        Command::Check { bless } => {
+        Command::Check { mutate: true, .. } => check::mutate(&config.rulebook, &redaction::of_examples()?, &mut out)?,
+        Command::Check { bless, .. } => {
             let report = check::run(&config.rulebook, &redaction::of_examples()?, *bless);
             match cli.common.output {
                 Output::Json => writeln!(out, "{}", report.json())?,
@@ -226,7 +230,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Keygen { id, file } => {
             let key = Key::new(id, redaction::random()?);
             redaction::write_secret(file, &key.private().to_string())?;
-            writeln!(out, "{}", key.public())?;
+            writeln!(out, "{}", serde_json::json!({ "keys": [key.public()] }))?;
             true
         }
         Command::Explain { id, alerts } => {

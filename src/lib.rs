@@ -15,6 +15,7 @@ mod files;
 mod http;
 pub mod kafka;
 mod metrics;
+mod mutation;
 mod output;
 mod redaction;
 mod replay;

@@ -438,7 +438,7 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let told = |line: &str| metrics.render().unwrap().lines().any(|told| told == line);
         assert!(told("tautline_pairing_waiting{side=\"declared\"} 0"), "told from the start");
-        let waiting = |claims, effects, lost| Waiting { claims, effects, lost, since: None };
+        let waiting = |claims, effects, lost| Waiting { claims, effects, lost, ..Waiting::default() };
         metrics.pairing(&[
             (waiting(3, 1, 0), Duration::from_secs(90)),
             (waiting(4, 0, 2), Duration::from_secs(4_000)),

@@ -93,6 +93,11 @@ impl Replay {
             })?;
         }
         bar.finish_and_clear();
+        let waiting = feed.engine().baselines().waiting();
+        let (approvals, claims, effects) = (waiting.approvals, waiting.claims, waiting.effects);
+        if approvals + claims + effects > 0 {
+            tracing::info!(approvals, claims, effects, "the end is here, and these still wait for what may come later");
+        }
         if table {
             writeln!(out, "{counts}")?;
         } else {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tautline_detectors::statement::{Approval, TYPE, Token};
+use tautline_detectors::statement::{Approval, Says, TYPE, Token};
 
 /// A private key that signs statements.
 pub(crate) struct Key {
@@ -75,8 +75,17 @@ impl Key {
 ///
 /// Times may be RFC 3339, and an approval's digest may be left out: both are made what the claims need.
 pub(crate) fn sign(claims: Value, keys: &[Key]) -> Result<String> {
+    let token = signed(claims, keys)?;
+    let read = Token::read(&token).map_err(|message| anyhow!("not a statement: {message}"))?;
+    if let Says::Approval(approval) = &read.claims.says {
+        anyhow::ensure!(approval.digest == approval.digest(), "the digest is not that of the approval: leave it out");
+    }
+    Ok(token)
+}
+
+fn signed(claims: Value, keys: &[Key]) -> Result<String> {
     let payload = BASE64.encode(complete(claims)?.to_string());
-    let token = match keys {
+    Ok(match keys {
         [] => bail!("nobody signs: name a key"),
         [key] => {
             let header = key.header();
@@ -90,9 +99,7 @@ pub(crate) fn sign(claims: Value, keys: &[Key]) -> Result<String> {
             let signatures: Vec<Value> = keys.iter().map(signature).collect();
             json!({ "payload": payload, "signatures": signatures }).to_string()
         }
-    };
-    Token::read(&token).map_err(|message| anyhow!("not a statement: {message}"))?;
-    Ok(token)
+    })
 }
 
 /// The claims with their times in seconds and the digest of what they approve.
@@ -142,5 +149,5 @@ pub(crate) fn example_line(line: &str) -> Result<String> {
     }
     let ToSign { sign: ids, claims } = serde_json::from_str(line)?;
     let keys: Vec<Key> = ids.iter().map(|id| example(id)).collect();
-    if keys.is_empty() { Ok(complete(claims)?.to_string()) } else { sign(claims, &keys) }
+    if keys.is_empty() { Ok(complete(claims)?.to_string()) } else { signed(claims, &keys) }
 }

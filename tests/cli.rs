@@ -7,7 +7,7 @@ use std::process::Output;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{RECORDED, deviations, entries, lines, root, rows, tautline, tautline_in};
@@ -472,6 +472,36 @@ fn a_replay_as_a_table_has_a_line_for_each_alert() {
         assert!(line.contains(&alert.what), "{line}");
         assert!(!line.contains('\u{1b}'), "no colours where no terminal is");
     }
+}
+
+#[test]
+fn a_key_is_made_once_and_signs_statements_that_hold_together() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("key.jwk");
+    let path = path.to_str().unwrap();
+    let made = tautline(["keygen", "k-1", path], b"");
+    let set: Value = serde_json::from_slice(&made.stdout).unwrap();
+    assert_eq!((&set["keys"][0]["kid"], set["keys"][0].get("d")), (&json!("k-1"), None), "the public half only");
+    assert_eq!(tautline(["keygen", "k-2", path], b"").status.code(), Some(2), "no key is overwritten");
+    let claims = json!({
+        "iss": "i", "jti": "j", "sub": "ana", "agent": "bot", "iat": "2026-03-02T08:00:00Z", "exp": "2026-03-02T09:00:00Z",
+        "approval": { "requester": "bot", "operation": "ecs:StopTask" },
+    });
+    let sign = |claims: &Value| tautline(["sign", "--key", path], claims.to_string().as_bytes());
+    let signed = sign(&claims);
+    assert_eq!(signed.status.code(), Some(0), "{}", text_of_errors(&signed));
+    assert_eq!(text(&signed.stdout).trim().split('.').count(), 3);
+    for (name, value, word) in
+        [("iat", json!("noon"), "`iat`"), ("approval", json!({ "requester": "bot" }), "`approval`")]
+    {
+        let mut wrong = claims.clone();
+        wrong[name] = value;
+        assert!(text_of_errors(&sign(&wrong)).contains(word), "{name}");
+    }
+    let mut wrong = claims.clone();
+    wrong["approval"]["digest"] = json!("sha-256:00");
+    assert!(text_of_errors(&sign(&wrong)).contains("digest"));
+    assert_eq!(sign(&json!([1])).status.code(), Some(2));
 }
 
 #[test]

@@ -405,6 +405,8 @@ impl Baselines {
         let mut waiting = Waiting::default();
         for (_, profile) in self.iter() {
             profile.pairing.iter().for_each(|pairing| waiting.add(profile.heard, pairing));
+            let unapproved = profile.dossier.iter().flat_map(|dossier| &dossier.unapproved);
+            waiting.approvals += unapproved.filter(|change| !change.reported).count();
         }
         waiting
     }

@@ -271,7 +271,8 @@ impl Engine {
         let facts = registered(id, agent, profile);
         let mut deviations: Vec<Deviation> = Vec::with_capacity(found.len());
         for finding in found {
-            let ordinal = deviations.iter().filter(|deviation| deviation.control == finding.control.id).count();
+            let earlier = deviations.iter().filter(|deviation| deviation.control == finding.control.id).count();
+            let ordinal = finding.ordinal + earlier;
             let revocation = response::revocation(finding.control, event, book, self.baselines.past_at(slot));
             if let Some(subject) = &revocation {
                 self.baselines.withhold(slot, Dimension::Revoked, &response::request(subject, event.at));
@@ -349,10 +350,11 @@ impl Engine {
             let mut dossier = self.baselines.take_dossier(slot);
             let mut ended = Vec::new();
             for control in book.controls() {
-                for (severity, detector) in &control.detectors {
+                // Behind all that was found when the events came: the policies' one finding, and one of each detector.
+                for (ordinal, (severity, detector)) in (control.detectors.len() + 1..).zip(&control.detectors) {
                     let found = detector.settle(&case, &mut dossier).into_iter();
                     ended.extend(found.map(|Found { event, suspicion }| {
-                        (event, Finding::of_suspicion(control, *severity, suspicion))
+                        (event, Finding { ordinal, ..Finding::of_suspicion(control, *severity, suspicion) })
                     }));
                 }
             }
@@ -422,6 +424,8 @@ struct Finding<'b> {
     counterfactual: String,
     remember: Vec<Memory>,
     rollback: Option<Rollback>,
+    /// The ordinal in the deviation's id, where no other finding of its control on this event comes first.
+    ordinal: usize,
     statistical: bool,
 }
 
@@ -438,6 +442,7 @@ impl<'b> Finding<'b> {
             counterfactual: suspicion.counterfactual,
             remember: suspicion.remember,
             rollback: suspicion.rollback,
+            ordinal: 0,
         }
     }
 
@@ -466,6 +471,7 @@ impl<'b> Finding<'b> {
             counterfactual: remedy.to_owned(),
             remember: Vec::new(),
             rollback: None,
+            ordinal: 0,
             statistical: false,
         })
     }

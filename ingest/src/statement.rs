@@ -56,3 +56,6 @@ fn decode(text: &str) -> Result<Event, Rejection> {
         ..Event::default()
     })
 }
+
+#[cfg(test)]
+mod tests;

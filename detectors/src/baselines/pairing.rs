@@ -135,6 +135,8 @@ pub struct Waiting {
     pub effects: usize,
     /// What can be paired no more.
     pub lost: usize,
+    /// Changes that need an approval and have none yet.
+    pub approvals: usize,
     /// Time of the earliest of the claims.
     pub since: Option<Millis>,
 }

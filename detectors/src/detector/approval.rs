@@ -16,7 +16,7 @@ use crate::statement::Says;
 /// Most approvals that are held of one agent; of more, those that end first make room.
 const MOST_HELD: usize = 256;
 /// Most actions of one agent that wait for an approval; of more, the oldest is reported at once.
-const MOST_WAITING: usize = 64;
+const MOST_WAITING: usize = 512;
 
 /// Reports changes that the risk rules want approved and that nobody approved, or that are not what was approved.
 ///

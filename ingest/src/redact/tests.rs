@@ -301,3 +301,23 @@ fn rejections_quote_words_only() {
         }
     }
 }
+
+#[test]
+fn statements_name_persons_and_hold_no_secrets() {
+    let pattern = ("mail".to_owned(), Regex::new(r"[\w.+-]+@[\w.-]+").unwrap());
+    let settings = Settings { patterns: vec![pattern], names: vec!["ana".to_owned()], ..Settings::default() };
+    let rules = redactor(settings).rules;
+    let stated = |parameters: &str| Event {
+        statement: Some(format!(
+            r#"{{"iss":"i","jti":"j","sub":"ana@example.com","agent":"a","iat":1,"exp":2,"approval":{{"requester":"a",
+            "operation":"o","digest":"d","parameters":{parameters}}}}}"#
+        )),
+        ..Event::default()
+    };
+    assert!(Token::read(stated("{}").statement.as_deref().unwrap()).is_ok());
+    assert!(!Rules::holds_secret_statement(&stated("{}")), "who approved is what it is for");
+    assert!(rules.redacted("ana@example.com").is_some(), "elsewhere the settings apply");
+    let secret = SECRETS[3].1.concat();
+    assert!(Rules::holds_secret_statement(&stated(&format!(r#"{{"token":"{secret}"}}"#))));
+    assert!(!Rules::holds_secret_statement(&Event::default()));
+}

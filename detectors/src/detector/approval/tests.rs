@@ -165,3 +165,22 @@ fn approvals_outlive_a_restart() {
     step(&mut again, &stop(2, "2026-03-02T08:11:00Z"));
     assert_eq!(tick(&mut again, "2026-03-02T08:20:00Z").len(), 1, "used up before");
 }
+
+#[test]
+fn what_is_found_later_of_an_event_has_an_id_of_its_own() {
+    let detectors = format!("{DETECTOR}[[detector]]\nkind = \"large-scale\"\n");
+    let detector = control("approvals", &detectors);
+    let limit =
+        "[[limit]]\nname = \"stops\"\noperations = [\"ecs:Stop*\"]\nper_action = 9\nper_run = 9\nper_hour = 1\n";
+    let risk = format!("{limit}{RISK}");
+    let files = [("approvals/control.toml", detector.as_str()), ("approvals/risk.toml", risk.as_str())];
+    let mut engine = Engine::new(Arc::new(book_of_statements(&files)));
+    let mut inputs = vec![Input::Event(Box::new(stop(1, "2026-03-02T08:10:00Z")))];
+    inputs.push(Input::Event(Box::new(stop(2, "2026-03-02T08:10:01Z"))));
+    inputs.push(Input::Tick { at: at("2026-03-02T08:20:00Z"), audited_until: None });
+    let mut ids: Vec<String> = inputs.iter().flat_map(|input| engine.step(input).1).map(|found| found.id).collect();
+    assert_eq!(ids.len(), 3, "{ids:?}");
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 3, "{ids:?}");
+}
