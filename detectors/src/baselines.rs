@@ -276,6 +276,8 @@ pub struct Baselines {
     notices: Arc<Notices>,
     /// Counts the freezes.
     generation: u64,
+    /// An empty dossier to be filled: most events of most agents fill none.
+    empty_dossier: Option<Box<Dossier>>,
 }
 
 /// A part of a frozen memory: what one file of a checkpoint holds.
@@ -618,18 +620,18 @@ impl Baselines {
     }
 
     /// Takes an agent's dossier out, to be changed and put back.
-    pub(crate) fn take_dossier(&mut self, slot: Slot) -> Dossier {
+    pub(crate) fn take_dossier(&mut self, slot: Slot) -> Box<Dossier> {
         let kept = self.profile(slot).is_some_and(|profile| profile.dossier.is_some());
         let taken = if kept { self.profile_mut(slot).and_then(|profile| profile.dossier.take()) } else { None };
-        taken.map(|dossier| *dossier).unwrap_or_default()
+        taken.or_else(|| self.empty_dossier.take()).unwrap_or_default()
     }
 
-    /// Puts an agent's dossier back. An empty one takes no room.
-    pub(crate) fn put_dossier(&mut self, slot: Slot, dossier: Dossier) {
-        if dossier != Dossier::default()
-            && let Some(profile) = self.profile_mut(slot)
-        {
-            profile.dossier = Some(Box::new(dossier));
+    /// Puts an agent's dossier back. An empty one takes no room: it is the next one for whom nothing is kept.
+    pub(crate) fn put_dossier(&mut self, slot: Slot, dossier: Box<Dossier>) {
+        if *dossier == Dossier::default() {
+            self.empty_dossier = Some(dossier);
+        } else if let Some(profile) = self.profile_mut(slot) {
+            profile.dossier = Some(dossier);
         }
     }
 

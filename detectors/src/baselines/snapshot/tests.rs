@@ -48,7 +48,7 @@ fn memory() -> Baselines {
         (pairing.next, pairing.lost, pairing.first_lost) = (9, 2, Some(waits(9)));
         (pairing.lost_until, pairing.lost_reported) = (at(time) + 1, at(time) + 2);
     });
-    memory.put_dossier(memory.slot("bot").unwrap(), dossier(at(time)));
+    memory.put_dossier(memory.slot("bot").unwrap(), Box::new(dossier(at(time))));
     let credential = Credential { id: "k".to_owned(), ..Credential::default() };
     memory.use_credential("bot", &Event { credential, ..event(11, "ecs:List", time) });
     memory
