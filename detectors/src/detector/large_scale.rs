@@ -113,9 +113,9 @@ fn excess(limit: &Limit, event: &Event, dossier: &Dossier) -> Option<(&'static s
         ("one run", totals.run, limit.per_run),
         ("an hour", totals.hour, limit.per_hour),
     ];
-    let over = spans.into_iter().find(|(_, amount, most)| amount > most)?;
-    let is_covered = dossier.approvals.iter().any(|held| covers(held, event, over.1));
-    (!is_covered && !was_reported(&limit.name, event, dossier)).then_some(over)
+    let is_covered = |amount| dossier.approvals.iter().any(|held| covers(held, event, amount));
+    let over = spans.into_iter().find(|(_, amount, most)| amount > most && !is_covered(*amount))?;
+    (!was_reported(&limit.name, event, dossier)).then_some(over)
 }
 
 fn totals(limit: &str, event: &Event, dossier: &Dossier) -> Totals {
