@@ -51,6 +51,7 @@ fn the_example_of_the_schema_fills_every_field() {
     assert_eq!(event.arguments[0].origin, Some(ArgumentOrigin::ToolOutput));
     assert_eq!(event.arguments[1].value, "false");
     assert_eq!(event.approval.as_deref(), Some("CHG-1042"));
+    assert_eq!(event.pre_state.as_deref(), Some("s3://states/checkout-api/41"));
     assert!(event.credential.claimed);
     assert_eq!(event.credential.issued_at, Some(1_772_442_000_000));
     assert_eq!(event.trace.unwrap().request_id, "req-EXAMPLE-1");
