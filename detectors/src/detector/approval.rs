@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::say_do::resources_agree;
 use super::{Case, Detector, Found, Hearing, Now, Sighting, Suspicion, duration};
 use crate::baselines::{Dossier, HeldApproval, Side, Unapproved};
-use crate::deviation::{Evidence, Severity};
+use crate::deviation::Severity;
 use crate::event::{Event, Millis, Outcome};
 use crate::glob::Glob;
 use crate::rulebook::{Comparison, Rulebook};
@@ -310,23 +310,9 @@ fn names(parameters: &[String]) -> String {
 }
 
 fn suspicion(what: &str, kind: &str, observed: &str, expected: String) -> Suspicion {
-    let evidence = Evidence {
-        what: kind.to_owned(),
-        observed: observed.to_owned(),
-        expected: expected.clone(),
-        p_value: None,
-        sample: 0,
-        score: Severity::High.score(),
-    };
     let counterfactual = format!("the same with {expected}");
-    Suspicion {
-        what: what.to_owned(),
-        evidence: vec![evidence],
-        counterfactual,
-        remember: Vec::new(),
-        severity: None,
-        rollback: None,
-    }
+    let seen = [observed.to_owned(), expected];
+    Suspicion { counterfactual, ..Suspicion::of_rule(what.to_owned(), kind, seen, Severity::High) }
 }
 
 #[cfg(test)]

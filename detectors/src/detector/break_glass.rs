@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{Case, Detector, Found, Hearing, Sighting, Suspicion, duration};
 use crate::baselines::{Dossier, HeldOverride};
-use crate::deviation::{Evidence, Severity};
+use crate::deviation::Severity;
 use crate::event::{Event, Millis};
 use crate::glob::Glob;
 use crate::statement::Says;
@@ -169,22 +169,8 @@ fn covers(held: &HeldOverride, event: &Event) -> bool {
 }
 
 fn suspicion(what: &str, observed: &str, expected: &str, severity: Severity) -> Suspicion {
-    let evidence = Evidence {
-        what: "override".to_owned(),
-        observed: observed.to_owned(),
-        expected: expected.to_owned(),
-        p_value: None,
-        sample: 0,
-        score: severity.score(),
-    };
-    Suspicion {
-        what: what.to_owned(),
-        evidence: vec![evidence],
-        counterfactual: expected.to_owned(),
-        remember: Vec::new(),
-        severity: Some(severity),
-        rollback: None,
-    }
+    let seen = [observed, expected].map(str::to_owned);
+    Suspicion { severity: Some(severity), ..Suspicion::of_rule(what.to_owned(), "override", seen, severity) }
 }
 
 #[cfg(test)]

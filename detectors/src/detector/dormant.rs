@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{Detector, Sighting, Suspicion, duration};
-use crate::deviation::{Evidence, Severity};
+use crate::deviation::Severity;
 use crate::event::Millis;
 
 const DAY: Millis = 24 * 3_600_000;
@@ -24,23 +24,11 @@ impl Detector for Dormant {
             return None;
         }
         let (days, most) = (silence / DAY, self.after / DAY);
-        Some(Suspicion {
-            what: format!("wakes the agent after {days} days in which nothing was seen of it"),
-            evidence: vec![Evidence {
-                what: "silence".to_owned(),
-                observed: format!("{days} days"),
-                expected: format!("less than {most} days"),
-                p_value: None,
-                sample: 0,
-                score: Severity::Medium.score(),
-            }],
-            counterfactual: format!(
-                "by an agent that works at least every {most} days: retire in the registry what is not needed"
-            ),
-            remember: Vec::new(),
-            severity: None,
-            rollback: None,
-        })
+        let what = format!("wakes the agent after {days} days in which nothing was seen of it");
+        let seen = [format!("{days} days"), format!("less than {most} days")];
+        let counterfactual =
+            format!("by an agent that works at least every {most} days: retire in the registry what is not needed");
+        Some(Suspicion { counterfactual, ..Suspicion::of_rule(what, "silence", seen, Severity::Medium) })
     }
 
     fn is_statistical(&self) -> bool {

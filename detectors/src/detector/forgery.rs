@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{Detector, Sighting, Suspicion};
-use crate::deviation::{Evidence, Severity};
+use crate::deviation::Severity;
 use crate::statement::{Claims, Distrust};
 
 /// Reports statements that are not believed. Nothing of what they say has any effect.
@@ -18,22 +18,12 @@ impl Detector for Forgery {
 
     fn disbelieve(&self, claims: &Claims, why: &Distrust) -> Option<Suspicion> {
         let kind = claims.says.name();
-        let evidence = Evidence {
-            what: "signature".to_owned(),
-            observed: format!("a statement that {why}"),
-            expected: "the signature of a configured issuer that may say so".to_owned(),
-            p_value: None,
-            sample: 0,
-            score: Severity::Critical.score(),
-        };
-        Some(Suspicion {
-            what: format!("{why}, and is not believed"),
-            evidence: vec![evidence],
-            counterfactual: format!("the {kind} by an issuer of issuers.toml, signed with one of its keys"),
-            remember: Vec::new(),
-            severity: None,
-            rollback: None,
-        })
+        let observed = format!("a statement that {why}");
+        let expected = "the signature of a configured issuer that may say so".to_owned();
+        let what = format!("{why}, and is not believed");
+        let counterfactual = format!("the {kind} by an issuer of issuers.toml, signed with one of its keys");
+        let found = Suspicion::of_rule(what, "signature", [observed, expected], Severity::Critical);
+        Some(Suspicion { counterfactual, ..found })
     }
 
     fn is_statistical(&self) -> bool {

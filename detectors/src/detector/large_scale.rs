@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Detector, Sighting, Suspicion};
 use crate::baselines::{Dossier, HeldApproval, Side, Sum};
-use crate::deviation::{Evidence, Severity};
+use crate::deviation::Severity;
 use crate::event::{Event, Millis, Outcome};
 use crate::glob::Glob;
 use crate::rulebook::Limit;
@@ -34,25 +34,11 @@ impl Detector for LargeScale {
         let dossier = past.dossier();
         let (span, amount, most) = excess(limit, event, dossier)?;
         let expected = format!("at most {most} in {span}, or a bulk approval that covers as many");
-        let evidence = Evidence {
-            what: "resources".to_owned(),
-            observed: format!("{amount} in {span}"),
-            expected: expected.clone(),
-            p_value: None,
-            sample: 0,
-            score: Severity::High.score(),
-        };
-        Some(Suspicion {
-            what: format!(
-                "makes it {amount} resources changed in {span}, beyond limit `{}`, without a bulk approval",
-                limit.name
-            ),
-            evidence: vec![evidence],
-            counterfactual: expected,
-            remember: Vec::new(),
-            severity: None,
-            rollback: None,
-        })
+        let what = format!(
+            "makes it {amount} resources changed in {span}, beyond limit `{}`, without a bulk approval",
+            limit.name
+        );
+        Some(Suspicion::of_rule(what, "resources", [format!("{amount} in {span}"), expected], Severity::High))
     }
 
     fn keep(&self, sighting: Sighting<'_>, dossier: &mut Dossier) {

@@ -117,6 +117,17 @@ pub struct Suspicion {
     pub rollback: Option<Rollback>,
 }
 
+impl Suspicion {
+    /// What breaks a rule: one piece of evidence that weighs as much as the rule does. What was expected is also what would
+    /// have complied, and the control says how bad it is.
+    fn of_rule(what: String, kind: &str, [observed, expected]: [String; 2], weight: Severity) -> Self {
+        let counterfactual = expected.clone();
+        let score = weight.score();
+        let evidence = Evidence { what: kind.to_owned(), observed, expected, p_value: None, sample: 0, score };
+        Self { what, evidence: vec![evidence], counterfactual, remember: Vec::new(), severity: None, rollback: None }
+    }
+}
+
 /// A statement about an agent that an issuer of the rulebook made.
 #[derive(Clone, Copy, Debug)]
 pub struct Hearing<'a> {

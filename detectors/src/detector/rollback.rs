@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::say_do::resources_agree;
 use super::{Case, Detector, Found, Hearing, Sighting, Suspicion, duration};
 use crate::baselines::{Change, Dossier, Heard, kept};
-use crate::deviation::{Evidence, Rollback, Severity};
+use crate::deviation::{Rollback, Severity};
 use crate::event::{Event, Millis, Outcome};
 use crate::glob::{self, Glob};
 use crate::rulebook::{Agent, Rulebook};
@@ -180,22 +180,8 @@ fn request(sign: &str, change: &Change, agent: &Agent, book: &Rulebook) -> Suspi
 }
 
 fn suspicion(what: &str, observed: &str, expected: &str, severity: Severity) -> Suspicion {
-    let evidence = Evidence {
-        what: "rollback".to_owned(),
-        observed: observed.to_owned(),
-        expected: expected.to_owned(),
-        p_value: None,
-        sample: 0,
-        score: severity.score(),
-    };
-    Suspicion {
-        what: what.to_owned(),
-        evidence: vec![evidence],
-        counterfactual: expected.to_owned(),
-        remember: Vec::new(),
-        severity: Some(severity),
-        rollback: None,
-    }
+    let seen = [observed, expected].map(str::to_owned);
+    Suspicion { severity: Some(severity), ..Suspicion::of_rule(what.to_owned(), "rollback", seen, severity) }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{Detector, Sighting, Suspicion};
-use crate::deviation::{Evidence, Severity};
+use crate::deviation::Severity;
 use crate::event::Event;
 use crate::glob::{self, Glob};
 
@@ -37,21 +37,10 @@ impl Detector for Strangers {
 
     fn notice(&self, event: &Event) -> Option<Suspicion> {
         let (tell, text) = self.tell(event)?;
-        Some(Suspicion {
-            what: format!("behaves like an agent by its {tell} `{text}`, and is in no registry"),
-            evidence: vec![Evidence {
-                what: tell.to_owned(),
-                observed: text.to_owned(),
-                expected: "an agent's work under an identity that the registry names".to_owned(),
-                p_value: None,
-                sample: 0,
-                score: Severity::Medium.score(),
-            }],
-            counterfactual: "by an agent that the registry names, with a person who answers for it".to_owned(),
-            remember: Vec::new(),
-            severity: None,
-            rollback: None,
-        })
+        let what = format!("behaves like an agent by its {tell} `{text}`, and is in no registry");
+        let seen = [text.to_owned(), "an agent's work under an identity that the registry names".to_owned()];
+        let counterfactual = "by an agent that the registry names, with a person who answers for it".to_owned();
+        Some(Suspicion { counterfactual, ..Suspicion::of_rule(what, tell, seen, Severity::Medium) })
     }
 
     fn is_statistical(&self) -> bool {
