@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use regex::{Captures, Regex};
-use tautline_detectors::rulebook::{RuleFile, Rulebook, RulebookError};
+use tautline_detectors::rulebook::{Control, RuleFile, Rulebook};
 use tautline_ingest::redact::Redactor;
 
 use crate::check;
@@ -57,15 +57,8 @@ fn is_noticed(rules: &Path, book: &Rulebook, redactor: &Redactor, mutant: &Mutan
     mutant.text.clone_into(&mut file.text);
     let own = file.name.split('/').next().unwrap_or_default().to_owned();
     let Ok(changed) = Rulebook::read(files).map(Arc::new) else { return true };
-    let fails = |id: &str| {
-        let control = changed.control(id);
-        control.is_some_and(|control| !faults(rules, &changed, redactor, control.id.as_str()).is_empty())
-    };
-    fails(&own) || changed.controls().any(|control| control.id != own && fails(&control.id))
-}
-
-fn faults(rules: &Path, book: &Arc<Rulebook>, redactor: &Redactor, control: &str) -> Vec<RulebookError> {
-    book.control(control).map(|control| check::faults_of(rules, book, redactor, control)).unwrap_or_default()
+    let fails = |control: &Control| !check::faults_of(rules, &changed, redactor, control).is_empty();
+    changed.control(&own).is_some_and(fails) || changed.controls().filter(|control| control.id != own).any(fails)
 }
 
 fn of_file(index: usize, file: &RuleFile) -> Vec<Mutant> {
