@@ -32,7 +32,7 @@ pub(crate) fn read(paths: &RulebookPaths) -> Result<Rulebook, Vec<RulebookError>
     for (path, name) in [(&paths.estate, "registry/estate.toml"), (&paths.people, "registry/people.toml")] {
         files.extend(read_file(path, name.to_owned(), &mut errors));
     }
-    for name in ["calendar.toml", "issuers.toml"] {
+    for name in ["calendar.toml", "issuers.toml", "exceptions.toml"] {
         let path = paths.people.with_file_name(name);
         if path.exists() {
             files.extend(read_file(&path, format!("registry/{name}"), &mut errors));

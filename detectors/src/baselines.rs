@@ -24,7 +24,7 @@ mod snapshot;
 
 pub use cells::Cell;
 pub(crate) use credentials::User;
-pub use dossier::Dossier;
+pub use dossier::{Dossier, Quarantine};
 pub(crate) use dossier::{Change, HeldApproval, HeldOverride, Side, Sum, Unapproved};
 pub(crate) use habits::{ArgumentHabit, FirstTime, ReadHabit, ReasoningHabit, RunGroups, ToldText};
 pub(crate) use pairing::{Declared, Effect, MOST_FOLLOWED, kept};
@@ -504,6 +504,36 @@ impl Baselines {
             profile.count(rates(event, &observed));
         }
         Some((slot, observed))
+    }
+
+    /// An agent's profile as it would be once an event had arrived, and what that adds to it, as if nothing had been reported
+    /// yet. Nothing of the memory changes.
+    pub(crate) fn imagine<'e>(&self, agent: &str, event: &'e Event) -> (Profile, Observed<'e>) {
+        let known = self.slot(agent).and_then(|slot| self.profile(slot));
+        let mut profile = known.map_or_else(|| Profile::starting(agent, event.at), Profile::unreported);
+        profile.advance(event.at);
+        profile.heard.add(Heard::of(event));
+        let observed = observe(&profile, &self.values, event);
+        if profile.window == event.at.div_euclid(WINDOW) {
+            profile.count(rates(event, &observed));
+        }
+        (profile, observed)
+    }
+
+    /// The past that an imagined profile has.
+    pub(crate) fn past_of<'b>(&'b self, profile: &'b Profile) -> Past<'b> {
+        Past { profile: Some(profile), values: &self.values }
+    }
+
+    /// When each exception was last of use.
+    pub fn excused(&self) -> impl Iterator<Item = (&str, Millis)> {
+        let dossiers = self.iter().filter_map(|(_, profile)| profile.dossier.as_deref());
+        dossiers.flat_map(|dossier| &dossier.excused).map(|(id, at)| (id.as_str(), *at))
+    }
+
+    /// The agents that are under quarantine.
+    pub fn quarantined(&self) -> impl Iterator<Item = (&str, &Quarantine)> {
+        self.iter().filter_map(|(id, profile)| Some((id, profile.dossier.as_deref()?.quarantine.as_ref()?)))
     }
 
     /// Learns from an event that did not deviate, or that a person accepted.

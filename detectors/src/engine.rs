@@ -1,19 +1,26 @@
 //! The engine: one input of the log at a time, deviations out. The same log gives the same deviations, whatever the
 //! batches, the interleaving of agents, or the restarts in between.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::baselines::{
-    Baselines, Dimension, Dossier, Heard, Note, Observed, Pairing, Past, Piece, Profile, RunState, Slot, User,
+    Baselines, Dimension, Dossier, Heard, Note, Observed, Pairing, Past, Piece, Profile, Quarantine, RunState, Slot, User,
 };
 use crate::detector::{Case, Conformance, Detector, Found, Hearing, Memory, Now, Sharing, Sighting, Suspicion};
-use crate::deviation::{AgentFacts, Deviation, Evidence, LearningState, Rollback, Severity};
+use crate::deviation::{AgentFacts, Deviation, Evidence, LearningState, Rollback, Severity, TrustChange};
 use crate::event::{AgentRef, Credential, Event, Millis, Outcome, Source};
 use crate::response;
 use crate::rulebook::{Agent, Control, DecisionCache, Facts, Judgement, PolicyRef, Rulebook, Violation};
 use crate::statement::{Claims, Distrust, Token};
 use crate::trust;
+
+mod ask;
+mod hush;
+
+pub use ask::{Objection, Opinion};
+use hush::excused;
+pub use hush::{Hush, Hushed};
 
 const DAY: Millis = 24 * 3_600_000;
 
@@ -60,6 +67,8 @@ pub struct Engine {
     notes: Vec<Note>,
     /// Where the profiles lie that are needed next.
     ahead: VecDeque<Slot>,
+    /// What the latest input's step found and did not report.
+    hushed: Vec<Hushed>,
 }
 
 impl Engine {
@@ -70,7 +79,8 @@ impl Engine {
 
     /// An engine that goes on from a snapshot.
     pub fn resume(book: Arc<Rulebook>, baselines: Baselines) -> Self {
-        Self { book, baselines, decisions: DecisionCache::default(), notes: Vec::new(), ahead: VecDeque::new() }
+        let (decisions, notes, ahead, hushed) = Default::default();
+        Self { book, baselines, decisions, notes, ahead, hushed }
     }
 
     /// The memory.
@@ -86,6 +96,11 @@ impl Engine {
     /// The rulebook in force.
     pub fn rulebook(&self) -> &Arc<Rulebook> {
         &self.book
+    }
+
+    /// What was found since the latest input's step began and is not reported: it is counted only.
+    pub fn hushed(&self) -> &[Hushed] {
+        &self.hushed
     }
 
     /// Looks up what inputs that come next will need of the memory, so that the processor fetches it for all of them at
@@ -105,6 +120,7 @@ impl Engine {
 
     /// Takes one input. Never fails: whatever could, was checked when the rulebook was read and the event decoded.
     pub fn step(&mut self, input: &Input) -> (Verdict, Vec<Deviation>) {
+        self.hushed.clear();
         match input {
             Input::Event(event) if event.source == Source::Statement => self.hear(event),
             Input::Event(event) => self.judge(event),
@@ -138,32 +154,37 @@ impl Engine {
         let next_run = Conformance::next_state(event, past, &book);
         let arrival = Arrival { event, last_seen, agent, observed: &observed, judgement: &judgement, book: &book };
         let sighting = arrival.against(past);
-        let mut found = findings(&book, sighting, &mut self.notes);
-        found.retain(|finding| !is_silenced(&book, finding, event, past.dossier()));
+        let found = findings(&book, sighting, &mut self.notes);
         // What the cloud refused is no habit, and a repeat of what was reported is no more acceptable for being silent.
         let refused = matches!(event.outcome, Outcome::Denied(_));
         let waits = book.detectors().any(|detector| detector.awaits(sighting));
         let learnable = found.is_empty() && !waits && !refused && !past.is_suspect(&observed, event.at);
         self.baselines.note(slot, self.notes.drain(..));
+        let excused = excused(&book, &found, id, event);
         let mut deviations = self.report(&book, (id, agent, slot), event, found);
-        self.keep(slot, &arrival, learnable);
+        self.keep(slot, &arrival, learnable, &excused);
         if learnable {
             self.baselines.learn(slot, event.at, &observed);
         }
         self.pair(&book, slot, event);
         if let Some(oldest) = next_run.and_then(|state| self.baselines.follow(slot, state)) {
-            deviations.extend(self.end_run(&book, id, &oldest, event.at));
+            deviations.extend(self.end_run(&book, id, &oldest));
         }
         (Verdict::Judged, deviations)
     }
 
-    /// Takes what an event adds into what is kept of its agent.
-    fn keep(&mut self, slot: Slot, arrival: &Arrival<'_>, learnable: bool) {
+    /// Takes what an event adds into what is kept of its agent, except for controls to which it is excused.
+    fn keep(&mut self, slot: Slot, arrival: &Arrival<'_>, learnable: bool, excused: &[&str]) {
         let mut dossier = self.baselines.take_dossier(slot);
         let sighting = arrival.against(self.baselines.past_at(slot));
-        for detector in arrival.book.detectors() {
-            detector.keep(sighting, &mut dossier);
-            detector.follow(arrival.event, learnable, &mut dossier);
+        for control in arrival.book.controls() {
+            let is_excused = excused.contains(&control.id.as_str());
+            for (_, detector) in &control.detectors {
+                if !is_excused {
+                    detector.keep(sighting, &mut dossier);
+                }
+                detector.follow(arrival.event, learnable, &mut dossier);
+            }
         }
         self.baselines.put_dossier(slot, dossier);
     }
@@ -204,8 +225,8 @@ impl Engine {
         let profile = self.baselines.past_at(slot).profile();
         let evidence = profile.map_or(0.0, |p| trust::decayed(p.evidence, p.evidence_at, event.at));
         let (facts, unmoved) = (registered(id, agent, profile), trust::weigh(evidence, 0.0).0);
-        let found = of_detectors(book, |detector| detector.disbelieve(claims, &why)).into_iter();
-        found.map(|finding| assemble(book, facts.clone(), event, finding, 0, unmoved)).collect()
+        let found = of_detectors(book, |detector| detector.disbelieve(claims, &why));
+        self.tell(book, &facts, event, found, unmoved)
     }
 
     /// An unregistered principal has no baseline, only policy, and each policy that it breaks is reported once. A cloud's
@@ -217,13 +238,33 @@ impl Engine {
             policy_findings(book, &self.decisions.judge(book, &Facts::of(event, None, book)))
         };
         let facts = unregistered(event);
-        let fresh = found.into_iter().filter(|finding| {
+        let mut fresh = found;
+        fresh.retain(|finding| {
             let broken = finding.policy.as_ref().map_or(&finding.control.id, |policy| &policy.id);
             self.baselines.notice(format!("{} {broken}", facts.id))
         });
-        let untouched = trust::weigh(0.0, 0.0).0;
-        let deviations = fresh.map(|finding| assemble(book, facts.clone(), event, finding, 0, untouched)).collect();
-        (Verdict::Unregistered, deviations)
+        (Verdict::Unregistered, self.tell(book, &facts, event, fresh, trust::weigh(0.0, 0.0).0))
+    }
+
+    /// Turns findings that move nobody's trust into deviations, one a control.
+    fn tell(
+        &mut self,
+        book: &Rulebook,
+        facts: &AgentFacts,
+        event: &Event,
+        found: Vec<Finding<'_>>,
+        unmoved: TrustChange,
+    ) -> Vec<Deviation> {
+        let mut deviations = Vec::new();
+        for finding in found {
+            let why = Hush::of(book, finding.control, &facts.id, event);
+            let deviation = assemble(book, facts.clone(), event, finding, 0, unmoved);
+            match why {
+                Some(why) => self.hushed.push(Hushed { why, deviation }),
+                None => deviations.push(deviation),
+            }
+        }
+        deviations
     }
 
     /// Takes in that an agent used a credential, and reports others that did. Nothing of the agents' own memory is used:
@@ -234,7 +275,30 @@ impl Engine {
             return Vec::new();
         };
         let others = self.baselines.use_credential(agent, event);
-        others.iter().flat_map(|other| report_sharing(&book, agent, event, other)).collect()
+        others.iter().flat_map(|other| self.report_sharing(&book, agent, event, other)).collect()
+    }
+
+    /// What is wrong with two agents' using one credential: it is about the one that came later, unless only the other one
+    /// says that it uses what the audit log shows with this one.
+    fn report_sharing(&mut self, book: &Rulebook, agent: &str, event: &Event, other: &User) -> Vec<Deviation> {
+        let claimed = !event.source.is_audit();
+        let is_about_other = other.claimed && !claimed;
+        let (culprit, owner) = if is_about_other { (other.agent.as_str(), agent) } else { (agent, other.agent.as_str()) };
+        let Some(entry) = book.registry.by_id(culprit) else { return Vec::new() };
+        let use_of = if is_about_other {
+            let (id, credential) = (other.event.clone(), Credential { claimed: true, ..event.credential.clone() });
+            let agent = AgentRef::Registered(culprit.to_owned());
+            let action = "use of a credential".to_owned();
+            Event { id, source: other.source, at: other.at, agent, action, credential, ..Event::default() }
+        } else {
+            event.clone()
+        };
+        // The event may have been judged by the same control, which names its deviations by it.
+        let use_of = Event { id: format!("{}/credential/{owner}", use_of.id), ..use_of };
+        let (claimed, other_claimed) = (claimed || is_about_other, other.claimed && claimed);
+        let sharing = Sharing { credential: &event.credential.id, other: owner, claimed, other_claimed };
+        let found = of_detectors(book, |detector| detector.share(&sharing));
+        self.tell(book, &registered(culprit, entry, None), &use_of, found, trust::weigh(0.0, 0.0).0)
     }
 
     fn accept(&mut self, event: &Event) -> Verdict {
@@ -260,30 +324,82 @@ impl Engine {
     fn report(
         &mut self,
         book: &Rulebook,
-        (id, agent, slot): (&str, &Agent, Slot),
+        of: (&str, &Agent, Slot),
         event: &Event,
         found: Vec<Finding<'_>>,
     ) -> Vec<Deviation> {
-        let Some(weight) = found.iter().map(Finding::score).reduce(f64::max) else { return Vec::new() };
-        let profile = self.baselines.past_at(slot).profile();
-        let before = profile.map_or(0.0, |p| trust::decayed(p.evidence, p.evidence_at, event.at));
-        let (change, evidence) = trust::weigh(before, weight);
-        let facts = registered(id, agent, profile);
-        let mut deviations: Vec<Deviation> = Vec::with_capacity(found.len());
+        if found.is_empty() {
+            return Vec::new();
+        }
+        let (id, agent, slot) = of;
+        let (mut told, mut hushed) = (Vec::with_capacity(found.len()), Vec::new());
         for finding in found {
-            let earlier = deviations.iter().filter(|deviation| deviation.control == finding.control.id).count();
-            let ordinal = finding.ordinal + earlier;
+            match Hush::of(book, finding.control, id, event) {
+                Some(why) => hushed.push((why, finding)),
+                None => told.push(finding),
+            }
+        }
+        let profile = self.baselines.past_at(slot).profile();
+        let facts = registered(id, agent, profile);
+        let before = profile.map_or(0.0, |p| trust::decayed(p.evidence, p.evidence_at, event.at));
+        self.hush(book, (&facts, slot), event, hushed, trust::weigh(before, 0.0).0);
+        let Some(weight) = told.iter().map(Finding::score).reduce(f64::max) else { return Vec::new() };
+        let (change, evidence) = trust::weigh(before, weight);
+        let mut deviations: Vec<Deviation> = Vec::with_capacity(told.len());
+        for finding in told {
+            let ordinal = finding.ordinal + earlier(&finding, deviations.iter());
             let revocation = response::revocation(finding.control, event, book, self.baselines.past_at(slot));
             if let Some(subject) = &revocation {
                 self.baselines.withhold(slot, Dimension::Revoked, &response::request(subject, event.at));
             }
-            let memory = finding.remember.clone();
+            let (memory, control) = (finding.remember.clone(), finding.control);
             let deviation = assemble(book, facts.clone(), event, finding, ordinal, change);
+            if response::quarantines(control, event, book) {
+                self.put_under_quarantine(slot, &deviation);
+            }
             deviations.push(Deviation { revocation, ..deviation });
             self.remember(slot, memory);
         }
         self.baselines.set_evidence(slot, evidence, event.at);
         deviations
+    }
+
+    /// Keeps what is not reported: nobody's trust moves by it, and nothing follows.
+    fn hush(
+        &mut self,
+        book: &Rulebook,
+        (facts, slot): (&AgentFacts, Slot),
+        event: &Event,
+        found: Vec<(Hush, Finding<'_>)>,
+        unmoved: TrustChange,
+    ) {
+        let from = self.hushed.len();
+        for (why, finding) in found {
+            let before = self.hushed.iter().skip(from).map(|hushed| &hushed.deviation);
+            let ordinal = finding.ordinal + earlier(&finding, before);
+            let memory = finding.remember.iter().filter(|memory| why.remembers(memory)).cloned().collect();
+            self.remember(slot, memory);
+            if let Hush::Exception(id) = &why {
+                let mut dossier = self.baselines.take_dossier(slot);
+                let last = dossier.excused.entry(id.clone()).or_insert(event.at);
+                *last = event.at.max(*last);
+                dossier.excused.retain(|id, _| book.exceptions.iter().any(|exception| exception.id == *id));
+                self.baselines.put_dossier(slot, dossier);
+            }
+            let deviation = assemble(book, facts.clone(), event, finding, ordinal, unmoved);
+            self.hushed.push(Hushed { why, deviation });
+        }
+    }
+
+    fn put_under_quarantine(&mut self, slot: Slot, deviation: &Deviation) {
+        let mut dossier = self.baselines.take_dossier(slot);
+        dossier.quarantine.get_or_insert_with(|| Quarantine {
+            since: deviation.at,
+            by: format!("control {}", deviation.control),
+            reason: deviation.id.clone(),
+            told: BTreeMap::new(),
+        });
+        self.baselines.put_dossier(slot, dossier);
     }
 
     fn remember(&mut self, slot: Slot, memory: Vec<Memory>) {
@@ -303,7 +419,7 @@ impl Engine {
             book.playbooks.get(&run.playbook).is_none_or(|playbook| at.saturating_sub(run.last) > playbook.idle)
         };
         let ended = self.baselines.take_runs(idle);
-        ended.iter().flat_map(|(id, run)| self.end_run(&book, id, run, at)).collect()
+        ended.iter().flat_map(|(id, run)| self.end_run(&book, id, run)).collect()
     }
 
     /// Holds a change that was declared against what was done, and the other way round, as far as either is known.
@@ -368,10 +484,10 @@ impl Engine {
     }
 
     /// Assesses a run that goes no further.
-    fn end_run(&mut self, book: &Rulebook, id: &str, run: &RunState, at: Millis) -> Vec<Deviation> {
+    fn end_run(&mut self, book: &Rulebook, id: &str, run: &RunState) -> Vec<Deviation> {
         let known = book.registry.by_id(id).zip(self.baselines.slot(id));
         let Some((agent, slot)) = known else { return Vec::new() };
-        let event = end_of(run, id, at);
+        let event = end_of(run, id);
         let mut found = Vec::new();
         for control in book.controls() {
             for (severity, detector) in &control.detectors {
@@ -384,10 +500,10 @@ impl Engine {
 }
 
 /// The end of a run as an event, with what is remembered of its last action.
-fn end_of(run: &RunState, agent: &str, at: Millis) -> Event {
+fn end_of(run: &RunState, agent: &str) -> Event {
     Event {
         id: format!("{}/end", run.last_event),
-        at,
+        at: run.last,
         agent: AgentRef::Registered(agent.to_owned()),
         action: format!("run `{}` of playbook `{}`", run.run, run.playbook),
         run: Some(crate::event::Run { playbook: run.playbook.clone(), id: run.run.clone(), ..Default::default() }),
@@ -481,6 +597,12 @@ impl<'b> Finding<'b> {
     }
 }
 
+/// How many findings of a control on an event came before this one.
+fn earlier<'d>(finding: &Finding<'_>, before: impl Iterator<Item = &'d Deviation>) -> usize {
+    before.filter(|deviation| deviation.control == finding.control.id).count()
+}
+
+/// What all controls find of an event, without what persons have said that it is not to be reported.
 fn findings<'b>(book: &'b Rulebook, sighting: Sighting<'_>, notes: &mut Vec<Note>) -> Vec<Finding<'b>> {
     let mut found = policy_findings(book, sighting.judgement);
     for control in book.controls() {
@@ -489,31 +611,8 @@ fn findings<'b>(book: &'b Rulebook, sighting: Sighting<'_>, notes: &mut Vec<Note
             detector.note(sighting, notes);
         }
     }
+    found.retain(|finding| !is_silenced(book, finding, sighting.event, sighting.past.dossier()));
     found
-}
-
-/// What is wrong with two agents' using one credential: it is about the one that came later, unless only the other one says
-/// that it uses what the audit log shows with this one.
-fn report_sharing(book: &Rulebook, agent: &str, event: &Event, other: &User) -> Vec<Deviation> {
-    let claimed = !event.source.is_audit();
-    let is_about_other = other.claimed && !claimed;
-    let (culprit, owner) = if is_about_other { (other.agent.as_str(), agent) } else { (agent, other.agent.as_str()) };
-    let Some(entry) = book.registry.by_id(culprit) else { return Vec::new() };
-    let use_of = if is_about_other {
-        let (id, credential) = (other.event.clone(), Credential { claimed: true, ..event.credential.clone() });
-        let agent = AgentRef::Registered(culprit.to_owned());
-        let action = "use of a credential".to_owned();
-        Event { id, source: other.source, at: other.at, agent, action, credential, ..Event::default() }
-    } else {
-        event.clone()
-    };
-    // The event may have been judged by the same control, which names its deviations by it.
-    let use_of = Event { id: format!("{}/credential/{owner}", use_of.id), ..use_of };
-    let (claimed, other_claimed) = (claimed || is_about_other, other.claimed && claimed);
-    let sharing = Sharing { credential: &event.credential.id, other: owner, claimed, other_claimed };
-    let untouched = trust::weigh(0.0, 0.0).0;
-    let found = of_detectors(book, |detector| detector.share(&sharing)).into_iter();
-    found.map(|finding| assemble(book, registered(culprit, entry, None), &use_of, finding, 0, untouched)).collect()
 }
 
 /// What all detectors find when they are asked.
@@ -557,7 +656,7 @@ fn assemble(
     event: &Event,
     finding: Finding<'_>,
     ordinal: usize,
-    trust: crate::deviation::TrustChange,
+    trust: TrustChange,
 ) -> Deviation {
     let learning = finding.statistical && agent.state == LearningState::Learning;
     Deviation {

@@ -31,6 +31,11 @@ pub(crate) fn revocation(
     (past.cell(Dimension::Revoked, &request(&subject, event.at)) == Cell::default()).then_some(subject)
 }
 
+/// Whether what a control found of an event puts the agent under quarantine: not by a word that may be anybody's.
+pub(crate) fn quarantines(control: &Control, event: &Event, book: &Rulebook) -> bool {
+    control.quarantine && (event.source.is_audit() || is_own(event, book))
+}
+
 fn of_audit(event: &Event) -> Option<RevocationSubject> {
     let principal = event.principal.id.clone();
     if event.credential.kind == CredentialKind::Service {
@@ -44,11 +49,16 @@ fn of_audit(event: &Event) -> Option<RevocationSubject> {
 }
 
 fn of_action(event: &Event, book: &Rulebook) -> Option<RevocationSubject> {
-    let identity = event.principal.id.as_str();
-    let owner = book.registry.by_identity(identity).map(|agent| agent.id.as_str());
-    if !identity.is_empty() && owner != event.agent.registered() {
+    if !is_own(event, book) {
         return None;
     }
     let session = event.run.as_ref().map(|run| run.session.clone()).filter(|session| !session.is_empty())?;
     Some(RevocationSubject::Session { principal: event.principal.claimed_agent.clone(), session })
+}
+
+/// Whether an agent's word comes under an identity of its own, or under none.
+fn is_own(event: &Event, book: &Rulebook) -> bool {
+    let identity = event.principal.id.as_str();
+    let owner = book.registry.by_identity(identity).map(|agent| agent.id.as_str());
+    identity.is_empty() || owner == event.agent.registered()
 }

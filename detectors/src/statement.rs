@@ -103,6 +103,10 @@ pub enum Says {
     Acknowledgement(Acknowledgement),
     /// An analyst judged a finding.
     Verdict(Verdict),
+    /// The agent is to do nothing but declared reads.
+    Quarantine(Confinement),
+    /// The agent may go on.
+    Release(Confinement),
 }
 
 impl Says {
@@ -115,12 +119,15 @@ impl Says {
             Says::Signal(_) => "signal",
             Says::Acknowledgement(_) => "acknowledgement",
             Says::Verdict(_) => "verdict",
+            Says::Quarantine(_) => "quarantine",
+            Says::Release(_) => "release",
         }
     }
 }
 
 /// Names of all that can be said.
-pub const KINDS: [&str; 6] = ["approval", "override", "review", "signal", "acknowledgement", "verdict"];
+pub const KINDS: [&str; 8] =
+    ["approval", "override", "review", "signal", "acknowledgement", "verdict", "quarantine", "release"];
 
 /// An agent may do this.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -215,6 +222,13 @@ pub struct Verdict {
     pub deviation: String,
     /// Whether the analyst agrees that it is one.
     pub confirmed: bool,
+}
+
+/// An agent is put under quarantine, or released from it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// Why.
+    pub reason: String,
 }
 
 #[derive(Deserialize)]

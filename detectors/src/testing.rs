@@ -103,7 +103,7 @@ pub(crate) fn argument(name: &str, value: &str) -> Argument {
 pub(crate) const PERSONS: &str = "[people.\"ana@example.com\"]\nname = \"Ana\"\n[people.\"mei@example.com\"]\nname = \"Mei\"\n\
     [people.\"tom@example.com\"]\nname = \"Tom\"\n";
 pub(crate) const ISSUERS: &str = "[issuers.all]\niss = \"https://all\"\nkeys = \"all.json\"\n\
-    says = [\"approval\", \"override\", \"review\", \"signal\", \"acknowledgement\", \"verdict\"]\n\
+    says = [\"approval\", \"override\", \"review\", \"signal\", \"acknowledgement\", \"verdict\", \"quarantine\", \"release\"]\n\
     [issuers.all.holders]\nk1 = \"mei@example.com\"\nk2 = \"tom@example.com\"\n";
 
 fn key(id: &str) -> SigningKey {

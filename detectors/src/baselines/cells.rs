@@ -59,6 +59,14 @@ impl Cells {
         (!is_double).then_some(Self { entries, ends })
     }
 
+    /// The same without what was only reported, and without what detectors note of their reports.
+    pub(super) fn unreported(&self) -> Self {
+        let note = Dimension::Note as u32;
+        let learned = self.entries.iter().filter(|(key, cell)| cell.count > 0 && key.dimension() != note);
+        // Sorted and without doubles, as all of them are.
+        Self::of(learned.copied().collect()).unwrap_or_default()
+    }
+
     pub(super) fn all(&self) -> &[(Key, Cell)] {
         &self.entries
     }

@@ -1,5 +1,7 @@
 //! What is kept of an agent besides counts: what was stated about it, and what of its actions waits for a statement.
 
+use std::collections::BTreeMap;
+
 use arrow::array::{RecordBatch, StringArray, UInt32Array};
 use arrow::datatypes::UInt32Type;
 use arrow::error::ArrowError;
@@ -33,14 +35,47 @@ pub struct Dossier {
     /// What its own events say of its ways.
     #[serde(skip_serializing_if = "is_default")]
     pub(crate) habits: Habits,
+    /// The quarantine that it is under.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) quarantine: Option<Quarantine>,
+    /// When each exception was last of use, by its id.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) excused: BTreeMap<String, Millis>,
+}
+
+/// Under quarantine an agent is to do nothing but declared reads, until a responder releases it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// Since when.
+    pub since: Millis,
+    /// The person or control that put it there.
+    pub by: String,
+    /// Why: a person's words, or the id of a deviation.
+    pub reason: String,
+    /// The day (since the epoch) on which each operation was reported last.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) told: BTreeMap<String, i64>,
 }
 
 impl Dossier {
     /// Whether anything in it may be for a tick to end. Habits and sums are not: most agents have some, and a tick that went through
     /// all of them would write to all of the memory.
     pub(super) fn waits(&self) -> bool {
-        let Self { approvals, unapproved, overrides, changes, sums: _, habits: _ } = self;
+        let Self { approvals, unapproved, overrides, changes, sums: _, habits: _, quarantine: _, excused: _ } =
+            self;
         !(approvals.is_empty() && unapproved.is_empty() && overrides.is_empty() && changes.is_empty())
+    }
+}
+
+impl Dossier {
+    /// The same as if nothing had been reported yet: what is asked about is told each time.
+    pub(super) fn unreported(&mut self) {
+        self.unapproved.clear();
+        self.sums.iter_mut().for_each(|sum| sum.reported = None);
+        self.quarantine.iter_mut().for_each(|quarantine| quarantine.told.clear());
+        self.habits.reasoning.reported.clear();
+        self.habits.runs.iter_mut().for_each(|run| run.reported = None);
+        self.habits.reads.reported = false;
     }
 }
 

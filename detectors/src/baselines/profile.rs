@@ -107,6 +107,15 @@ impl Profile {
         }
     }
 
+    /// The same as if nothing had been reported yet.
+    pub(super) fn unreported(&self) -> Self {
+        let mut profile = Self { reported_hour: i64::MIN, ..self.clone() };
+        profile.rates.iter_mut().for_each(|rate| rate.reported = false);
+        profile.cells = profile.cells.unreported();
+        profile.dossier.iter_mut().for_each(|dossier| dossier.unreported());
+        profile
+    }
+
     /// Reads a little of everything that an event will need.
     pub(super) fn touch(&self) -> u64 {
         let rates: u64 = self.rates.iter().map(|history| history.closed.windows).sum();

@@ -14,6 +14,7 @@ mod novelty;
 mod playbook;
 mod policy_drift;
 mod principal;
+mod quarantine;
 mod read_habit;
 mod reasoning;
 mod recurrence;
@@ -38,7 +39,7 @@ pub use say_do::Now;
 pub use say_do::SayDo;
 
 /// Every detector by the name that `control.toml` uses.
-const TABLE: [(&str, Build); 22] = [
+const TABLE: [(&str, Build); 23] = [
     ("approval", build_one::<approval::Approvals>),
     ("argument-origin", build_one::<argument_origin::ArgumentOrigins>),
     ("break-glass", build_one::<break_glass::BreakGlass>),
@@ -53,6 +54,7 @@ const TABLE: [(&str, Build); 22] = [
     ("playbook", build_one::<playbook::Conformance>),
     ("policy-drift", build_one::<policy_drift::PolicyDrift>),
     ("principal", build_one::<principal::Principals>),
+    ("quarantine", build_one::<quarantine::UnderQuarantine>),
     ("read-habit", build_one::<read_habit::ReadHabits>),
     ("reasoning", build_one::<reasoning::ReasoningGiven>),
     ("rhythm", build_one::<rhythm::Rhythm>),
@@ -183,6 +185,15 @@ pub struct Found {
     pub suspicion: Suspicion,
 }
 
+/// The approval that would make an act pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// How many persons must give it.
+    pub people: u32,
+    /// Whether they must say that they know that the act cannot be undone.
+    pub irreversible: bool,
+}
+
 /// What the engine notes in the baselines for a detector.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Memory {
@@ -205,6 +216,11 @@ pub trait Detector: Send + Sync + std::fmt::Debug {
     /// Whether the event waits for what may still come, so that nothing is learned from it.
     fn awaits(&self, _sighting: Sighting<'_>) -> bool {
         false
+    }
+
+    /// What is wrong with an event for want of a statement that may still come, and the approval that it lacks.
+    fn lacks(&self, _sighting: Sighting<'_>) -> Option<(Suspicion, Wanted)> {
+        None
     }
 
     /// Whether what a control finds of an event is not to be reported, for persons have said so.

@@ -22,6 +22,12 @@ pub struct Control {
     pub severity: Severity,
     /// What follows.
     pub response: Response,
+    /// Whether what it finds is reported.
+    pub mode: Mode,
+    /// Whether what it finds puts the agent under quarantine.
+    pub quarantine: bool,
+    /// What its findings mean to who asks before the act; where it says nothing, broken rules deny and statistics advise.
+    pub gate: Option<Gate>,
     /// MITRE ATT&CK, MITRE ATLAS and OWASP entries that it speaks to.
     pub frameworks: Vec<Framework>,
     /// What it must have heard of an agent to say anything about it.
@@ -38,6 +44,27 @@ pub enum Response {
     Alert,
     /// An alert and a request to revoke the session or credential.
     Revoke,
+}
+
+/// Whether what a control finds is reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// It is.
+    #[default]
+    Alert,
+    /// It is counted only: a control on trial.
+    Shadow,
+}
+
+/// What a finding means to who asks before the act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gate {
+    /// The act is denied.
+    Deny,
+    /// The act is allowed, and the finding told.
+    Advise,
 }
 
 /// A source without which a control is blind.
@@ -106,6 +133,11 @@ struct RawControl {
     severity: Severity,
     response: Spanned<Response>,
     #[serde(default)]
+    mode: Mode,
+    #[serde(default)]
+    quarantine: Option<Spanned<bool>>,
+    gate: Option<Gate>,
+    #[serde(default)]
     needs: Vec<Need>,
 }
 
@@ -132,15 +164,24 @@ fn read(file: &RuleFile, errors: &mut Vec<RulebookError>) -> Option<Control> {
         let message = format!("id `{}` must be the name of its folder, `{folder}`", raw.id.get_ref());
         errors.push(file.error(raw.id.span().start, message));
     }
-    if *raw.response.get_ref() == Response::Revoke && detectors.iter().any(|(_, detector)| detector.is_statistical()) {
+    let is_statistical = detectors.iter().any(|(_, detector)| detector.is_statistical());
+    if *raw.response.get_ref() == Response::Revoke && is_statistical {
         let message = "a control that rests on statistics may not revoke by itself: set `response = \"alert\"`";
         errors.push(file.error(raw.response.span().start, message));
+    }
+    let quarantine = raw.quarantine.filter(|quarantine| *quarantine.get_ref());
+    if let Some(quarantine) = quarantine.as_ref().filter(|_| is_statistical) {
+        let message = "a control that rests on statistics may not put an agent under quarantine: leave `quarantine` out";
+        errors.push(file.error(quarantine.span().start, message));
     }
     Some(Control {
         id: raw.id.into_inner(),
         title: raw.title,
         severity: raw.severity,
         response: raw.response.into_inner(),
+        mode: raw.mode,
+        quarantine: quarantine.is_some(),
+        gate: raw.gate,
         frameworks,
         needs: raw.needs,
         detectors,

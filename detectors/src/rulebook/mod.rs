@@ -4,6 +4,7 @@
 mod calendar;
 mod control;
 mod estate;
+mod exceptions;
 mod facts;
 mod issuers;
 mod operations;
@@ -23,8 +24,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use calendar::{Calendar, Window};
-pub use control::{Catalogue, Control, Framework, Need, Response};
+pub use control::{Catalogue, Control, Framework, Gate, Mode, Need, Response};
 pub use estate::{Estate, UNMAPPED_ENVIRONMENT};
+pub use exceptions::{Exception, Exceptions};
 #[cfg(test)]
 pub(crate) use facts::MOST_DECISIONS;
 pub use facts::{DecisionCache, Facts};
@@ -49,7 +51,7 @@ use policy::Policies;
 ///
 /// Names: `schema.cedarschema`, `vocabulary/*.toml`, `<control>/control.toml`, `<control>/*.cedar`,
 /// `approvals/risk.toml`, `approvals/operations.toml`, and below `registry/`: `agents/*.toml`, `playbooks/*.toml`,
-/// `estate.toml`, `people.toml`, `calendar.toml`, `issuers.toml`, `issuers/*.json`.
+/// `estate.toml`, `people.toml`, `calendar.toml`, `issuers.toml`, `issuers/*.json`, `exceptions.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleFile {
     /// Logical name, the same wherever the file lies.
@@ -107,6 +109,8 @@ pub struct Rulebook {
     pub calendar: Calendar,
     /// Who may state something about an agent.
     pub issuers: Issuers,
+    /// What is expected for a while.
+    pub exceptions: Exceptions,
     /// Which changes need an approval.
     pub risk: Risk,
     /// How audit logs write the parameters of operations.
@@ -143,6 +147,7 @@ impl Rulebook {
         let vocabulary = Vocabulary::read(&of_kind(|name| name.starts_with("vocabulary/")), &mut errors);
         let controls = control::read_all(&of_kind(|name| name.ends_with("/control.toml")), &mut errors);
         check_for_effect(&controls, &files, &mut errors);
+        let exceptions = Exceptions::read(&files, (&people, &registry, &controls), &mut errors);
         let schema = files.iter().find(|file| file.name == "schema.cedarschema");
         let policies = Policies::read(schema, &of_kind(|name| name.ends_with(".cedar")), &mut errors);
         if let Some(policies) = &policies {
@@ -160,6 +165,7 @@ impl Rulebook {
                     people,
                     calendar,
                     issuers,
+                    exceptions,
                     risk,
                     operations,
                     vocabulary,

@@ -4,7 +4,7 @@ use super::*;
 use crate::baselines::credentials::Credentials;
 use crate::baselines::habits::Habits;
 use crate::baselines::{
-    ArgumentHabit, Change, Declared, Dossier, Effect, FirstTime, Heard, HeldApproval, HeldOverride, ReadHabit,
+    ArgumentHabit, Change, Declared, Dossier, Effect, FirstTime, Heard, HeldApproval, HeldOverride, Quarantine, ReadHabit,
     ReasoningHabit, RunGroups, Side, Sum, ToldText, Unapproved, kept,
 };
 use crate::engine::{Engine, Input};
@@ -117,6 +117,13 @@ fn dossier(at: Millis) -> Dossier {
         unapproved: vec![Unapproved { event, reported: true }],
         sums: vec![sum],
         habits: habits(),
+        quarantine: Some(Quarantine {
+            since: at,
+            by: "mei".to_owned(),
+            reason: "odd".to_owned(),
+            told: [("x".to_owned(), 1)].into(),
+        }),
+        excused: [("move".to_owned(), at)].into(),
     }
 }
 
