@@ -126,10 +126,11 @@ impl Stage for Work {
             work::fill(event, &work, &self.accounts)?;
         }
         let shard = self.shards.get_mut(*slot).context("records of a partition that is not ours")?;
-        shard.engine.look_ahead(self.events.iter().take(records.len()));
+        let mut seat = shard.seat();
+        seat.engine.look_ahead(self.events.iter().take(records.len()));
         for (record, event) in records.iter().zip(&self.events) {
-            let speaks = shard.take(record.offset);
-            let deviations = work::judge(&mut shard.engine, event);
+            let speaks = seat.take(record.offset);
+            let deviations = work::judge(&mut seat.engine, event);
             if speaks && !deviations.is_empty() {
                 outputs.push(alert(&self.out, record, &deviations));
             }

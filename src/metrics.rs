@@ -15,8 +15,11 @@ use tautline_detectors::engine::Verdict;
 use tautline_detectors::event::{Millis, Source};
 use tautline_ingest::{Reason, Rejection};
 
+mod quiet;
+
 use crate::checkpoint::SkipReason;
 use crate::status::Blind;
+pub(crate) use quiet::QuietMetrics;
 
 /// All metrics, and the registry that they are in.
 #[derive(Debug)]
@@ -42,6 +45,7 @@ pub(crate) struct Metrics {
     notices: IntGauge,
     notices_full: IntGauge,
     pairing: PairingMetrics,
+    pub(crate) quiet: QuietMetrics,
 }
 
 /// How many agents are named by how often they were late.
@@ -127,6 +131,7 @@ impl Metrics {
                 "Whether a shard remembers as many of them as it may: what comes beyond is reported every time.",
             )?,
             pairing: PairingMetrics::new()?,
+            quiet: QuietMetrics::new()?,
             rulebook_reloads: IntCounterVec::new(
                 Opts::new("tautline_rulebook_reloads_total", "Rulebooks read again on demand, by result."),
                 &["result"],
@@ -156,6 +161,7 @@ impl Metrics {
         registry.register(Box::new(self.notices.clone()))?;
         registry.register(Box::new(self.notices_full.clone()))?;
         self.pairing.register(registry)?;
+        self.quiet.register(registry)?;
         self.checkpoints.register(registry)
     }
 

@@ -31,7 +31,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const SEAL: &CStr = c"tautline-seal";
 
 /// A topic's partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Partition {
     /// The topic.
     pub topic: Arc<str>,
@@ -348,6 +348,15 @@ pub(super) fn create_topics(shared: &Shared) -> Result<()> {
         Err(error) => tracing::warn!("not known how long topic `{}` keeps its records: {error:#}", config.log_topic()),
     }
     Ok(())
+}
+
+/// How many partitions the log has; 0 where it does not exist.
+pub(super) fn log_partitions(shared: &Shared) -> Result<usize> {
+    let consumer: BaseConsumer =
+        base(&shared.config.kafka)?.create().map_err(|error| refused(error, "client"))?;
+    let topic = shared.config.log_topic();
+    let metadata = consumer.fetch_metadata(Some(topic), NETWORK_TIMEOUT)?;
+    Ok(metadata.topics().iter().find(|found| found.name() == topic).map_or(0, |found| found.partitions().len()))
 }
 
 /// The settings of a topic that make it forget.

@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tautline_detectors::deviation::Deviation;
-use tautline_detectors::engine::{Input, Verdict};
+use tautline_detectors::baselines::Baselines;
+use tautline_detectors::engine::{Hushed, Input, Verdict};
 use tautline_detectors::event::{Event, Millis, Source};
 use tautline_ingest::Rejection;
 use tautline_ingest::log::LogRecord;
 use tautline_ingest::redact::Redactor;
 
 use super::Shared;
-use super::client::{Output, Partition, SEAL, create_topics};
+use super::client::{Output, Partition, SEAL, create_topics, log_partitions};
 use super::hop::dead_letter_of;
 use super::pump::{Assigned, Record, Stage, now};
 use super::shards::{Shard, Shards};
@@ -33,7 +34,7 @@ impl Shard {
     /// none come, it is the clock's.
     fn due_tick(&mut self) -> Option<Millis> {
         let moved = std::mem::take(&mut self.moved);
-        let waiting = self.engine.baselines().has_waiting();
+        let waiting = self.seat().engine.baselines().has_waiting();
         waiting.then(|| if moved { self.latest.min(now()) } else { now() })
     }
 
@@ -80,6 +81,7 @@ pub(super) struct EngineStage {
 struct Held {
     events: Vec<(Source, Verdict)>,
     deviations: Vec<Deviation>,
+    hushed: Vec<Hushed>,
     rejections: Vec<Rejection>,
     arrivals: Vec<Millis>,
     lateness: Vec<(Source, Millis)>,
@@ -108,7 +110,9 @@ impl EngineStage {
         let group = format!("{}-{}", shared.config.kafka.group, Self::NAME);
         let interval = Duration::from_secs(shared.config.checkpoints.interval_seconds);
         let status = Arc::clone(&shared.status);
-        let shards = Shards::new(Self::NAME, status, &group, Arc::clone(&shared.checkpoints), interval);
+        shared.desk.has_partitions(log_partitions(&shared)?);
+        let checkpoints = (Arc::clone(&shared.checkpoints), interval);
+        let shards = Shards::new(Self::NAME, status, &group, checkpoints, Arc::clone(&shared.desk));
         let (last_tick, last_count) = (Instant::now(), Instant::now());
         let redactor = shared.redactor.clone();
         Ok(Self { shared, redactor, store, shards, last_tick, last_count, held: Held::default() })
@@ -123,9 +127,9 @@ impl EngineStage {
             }]);
         }
         let Some(shard) = self.shards.get(record.slot) else { return Ok(Vec::new()) };
-        let book = shard.engine.rulebook();
+        let book = Arc::clone(shard.seat().engine.rulebook());
         let Some(source) = self.shared.config.sources.first() else { return Ok(Vec::new()) };
-        let events = self.redactor.read(record.payload, &source.reader, record.timestamp, book);
+        let events = self.redactor.read(record.payload, &source.reader, record.timestamp, &book);
         Ok(events.into_iter().map(|event| event.map(|event| Input::Event(Box::new(event)))).collect())
     }
 
@@ -135,18 +139,22 @@ impl EngineStage {
             return;
         }
         self.last_count = Instant::now();
-        let status = &self.shared.status;
-        let profiles = self.shards.iter().flat_map(|shard| shard.engine.baselines().iter()).map(|(_, profile)| profile);
-        status.agents(&self.shared.book(), profiles);
-        status.metrics.notices(self.shards.iter().map(|shard| shard.engine.baselines().notices()));
+        let (status, book) = (&self.shared.status, self.shared.book());
+        let seats: Vec<_> = self.shards.iter().map(Shard::seat).collect();
+        let baselines = || seats.iter().map(|seat| seat.engine.baselines());
+        status.agents(&book, baselines().flat_map(Baselines::iter).map(|(_, profile)| profile));
+        status.metrics.notices(baselines().map(Baselines::notices));
+        let (excused, quarantined) = (baselines().flat_map(Baselines::excused), baselines().flat_map(Baselines::quarantined));
+        status.metrics.quiet.state(&book, now(), excused, quarantined.count());
+        drop(seats);
         self.count_waiting();
     }
 
     /// Counts what waits for its counterpart, and says when that is for want of an audit log.
     fn count_waiting(&mut self) {
         let mut all = Vec::new();
-        for shard in self.shards.iter_mut().filter(|shard| shard.rebuilt) {
-            let waiting = shard.engine.baselines().waiting();
+        for shard in self.shards.iter_mut().filter(|shard| shard.is_rebuilt()) {
+            let waiting = shard.seat().engine.baselines().waiting();
             let silence = shard.audit_silence(&waiting, now());
             let (partition, claims, minutes) = (shard.partition.number, waiting.claims, silence / 60_000);
             match shard.has_fallen_silent(silence) {
@@ -187,7 +195,7 @@ impl EngineStage {
     /// Steps over what some records hold.
     fn step<'r, 'm>(&mut self, ahead: &mut Vec<(&'r Record<'m>, Inputs)>, outputs: &mut Vec<Output>) -> Result<()> {
         if let Some(shard) = ahead.first().and_then(|(record, _)| self.shards.get_mut(record.slot)) {
-            shard.engine.look_ahead(ahead.iter().flat_map(|(_, inputs)| inputs).flatten());
+            shard.seat().engine.look_ahead(ahead.iter().flat_map(|(_, inputs)| inputs).flatten());
         }
         for (record, inputs) in ahead.drain(..) {
             self.step_over(record, inputs, outputs)?;
@@ -197,8 +205,10 @@ impl EngineStage {
 
     fn step_over(&mut self, record: &Record<'_>, inputs: Inputs, outputs: &mut Vec<Output>) -> Result<()> {
         let Some(shard) = self.shards.get_mut(record.slot) else { return Ok(()) };
-        let speaks = shard.take(record.offset);
-        let mut rejected = Vec::new();
+        let (mut rejected, mut found) = (Vec::new(), Vec::new());
+        // Locked over the whole record: what is asked meanwhile rests on all of it or on nothing of it.
+        let mut seat = shard.seat.lock();
+        let speaks = seat.take(record.offset);
         for input in inputs {
             let input = match input {
                 Ok(input) => input,
@@ -207,12 +217,12 @@ impl EngineStage {
                     continue;
                 }
             };
-            let Some(shard) = self.shards.get_mut(record.slot) else { return Ok(()) };
-            let (verdict, mut deviations) = shard.engine.step(&input);
+            let (verdict, deviations) = seat.engine.step(&input);
+            found.extend(deviations);
             if let Input::Event(event) = &input {
                 // Nobody tells the partitions of each other's credentials then.
                 if self.shared.config.log.direct {
-                    deviations.extend(shard.engine.use_credential(event));
+                    found.extend(seat.engine.use_credential(event));
                 }
                 shard.moved = true;
                 shard.latest = shard.latest.max(event.at);
@@ -228,8 +238,12 @@ impl EngineStage {
                 }
             }
             if speaks {
-                self.speak(record, deviations, outputs);
+                self.held.hushed.extend_from_slice(seat.engine.hushed());
             }
+        }
+        drop(seat);
+        if speaks {
+            self.speak(record, found, outputs);
         }
         if speaks && !rejected.is_empty() {
             outputs.extend(dead_letter_of(&self.shared, record, &rejected)?);
@@ -297,7 +311,7 @@ impl Stage for EngineStage {
         let tick = self.last_tick.elapsed() >= Duration::from_secs(self.shared.config.log.tick_seconds);
         let book = self.shared.book();
         let hash = book.hash();
-        for shard in self.shards.iter_mut().filter(|shard| shard.rebuilt) {
+        for shard in self.shards.iter_mut().filter(|shard| shard.is_rebuilt()) {
             if shard.has_to_switch(hash, tick) {
                 self.store.keep(&book)?;
                 let switch = LogRecord::Rulebook { hash: hash.to_owned() };
@@ -326,6 +340,7 @@ impl Stage for EngineStage {
         status.metrics.latencies(held.arrivals.iter().map(since));
         status.metrics.lateness(&held.lateness, &held.late);
         held.rejections.iter().for_each(|rejection| status.metrics.rejected(rejection));
+        held.hushed.iter().for_each(|hushed| status.metrics.quiet.hushed(hushed));
         held.deviations.into_iter().for_each(|deviation| status.deviation(deviation));
     }
 

@@ -6,6 +6,7 @@
 
 mod batch;
 mod client;
+mod desk;
 mod engine;
 mod hop;
 mod pump;
@@ -35,6 +36,8 @@ pub use crate::connection::{Mechanism, Sasl, Tls};
 pub use crate::secret::SecretSource;
 pub use batch::{Batch, Batches, Message};
 pub use client::{Output, Partition};
+pub(crate) use desk::Desk;
+pub use desk::Seat;
 pub use pump::{Assigned, Record, Stage};
 pub use shards::{Shard, Shards};
 
@@ -51,6 +54,8 @@ struct Shared {
     letters: Letters,
     status: Arc<Status>,
     checkpoints: Arc<Checkpoints>,
+    /// Where questions are answered before the act.
+    desk: Arc<Desk>,
     stop: AtomicBool,
     runtime: tokio::runtime::Handle,
 }
@@ -99,7 +104,8 @@ pub(crate) fn run(mut config: Config) -> Result<()> {
     runtime.spawn(http::serve(listener, Arc::clone(&status), std::future::pending()));
 
     let (stop, handle) = (AtomicBool::new(false), runtime.handle().clone());
-    let shared = Arc::new(Shared { config, book, redactor, letters, status, checkpoints, stop, runtime: handle });
+    let desk = Arc::default();
+    let shared = Arc::new(Shared { config, book, redactor, letters, status, checkpoints, desk, stop, runtime: handle });
     let mut stages = vec![spawn(engine::EngineStage::NAME, &shared, engine::EngineStage::open)?];
     if !shared.config.log.direct {
         stages.push(spawn("hop", &shared, |shared| Ok(hop::Hop::new(shared)))?);

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use parking_lot::{FairMutex, FairMutexGuard};
 use tautline_detectors::baselines::{Baselines, Waiting};
 use tautline_detectors::engine::Engine;
 use tautline_detectors::event::Millis;
 use tautline_detectors::rulebook::Rulebook;
 
 use super::client::Partition;
+use super::desk::{Desk, Seat};
 use super::pump::{Assigned, now};
 use crate::checkpoint::{Checkpoints, Head, Piece, Place};
 use crate::config;
@@ -27,18 +29,12 @@ const RESTORE: Duration = Duration::from_secs(240);
 /// One partition's engine.
 #[derive(Debug)]
 pub struct Shard {
-    /// The engine.
-    pub engine: Engine,
+    /// The engine and how far it has come; whoever asks something sits there between two records.
+    pub(super) seat: Arc<FairMutex<Seat>>,
     pub(super) partition: Partition,
     place: Place,
-    /// Offset of the next record to take.
-    next: i64,
-    /// Offset from which on we speak.
-    speaks_from: i64,
     /// Whether anything was committed before.
     known: bool,
-    /// Whether the replay has come to `speaks_from`.
-    pub(super) rebuilt: bool,
     /// Hash of the rulebook that the partition began with.
     first_book: String,
     /// Events were stepped since the last tick that was appended.
@@ -60,12 +56,14 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Notes that the record at an offset has been taken. Returns whether to speak of it: what lies before the last
-    /// commit has been spoken of.
-    pub fn take(&mut self, offset: i64) -> bool {
-        self.next = offset + 1;
-        self.rebuilt |= self.next >= self.speaks_from;
-        offset >= self.speaks_from
+    /// The engine and how far it has come.
+    pub fn seat(&self) -> FairMutexGuard<'_, Seat> {
+        self.seat.lock()
+    }
+
+    /// Whether the replay has come to what is committed.
+    pub(super) fn is_rebuilt(&self) -> bool {
+        self.seat().rebuilt
     }
 
     /// Whether a switch to the rulebook of this hash is to be appended. It is asked for again with every tick until it comes
@@ -74,7 +72,7 @@ impl Shard {
         if tick {
             self.switching_to = None;
         }
-        let switches = self.engine.rulebook().hash() != hash && self.switching_to.as_deref() != Some(hash);
+        let switches = self.seat().engine.rulebook().hash() != hash && self.switching_to.as_deref() != Some(hash);
         if switches {
             self.switching_to = Some(hash.to_owned());
         }
@@ -90,26 +88,28 @@ impl Shard {
     /// Whether the audit log has become silent for longer than its records may be late, or is so no longer, since this was
     /// last asked.
     pub(super) fn has_fallen_silent(&mut self, silence: Millis) -> Option<bool> {
-        let is_silent = self.engine.rulebook().pairing().is_some_and(|(_, _, rules)| silence > rules.lateness());
+        let book = Arc::clone(self.seat().engine.rulebook());
+        let is_silent = book.pairing().is_some_and(|(_, _, rules)| silence > rules.lateness());
         (std::mem::replace(&mut self.audit_is_silent, is_silent) != is_silent).then_some(is_silent)
     }
 
     /// Hands a checkpoint to the writer; all that was taken is committed, now or before.
     fn save(&mut self, checkpoints: &Checkpoints) {
-        if !self.known && self.next == self.speaks_from {
+        let mut seat = self.seat.lock();
+        if !self.known && seat.next == seat.speaks_from {
             // Nothing is committed yet: a checkpoint would look as if offsets had expired.
             return;
         }
         let head = Head {
             engine: env!("CARGO_PKG_VERSION").to_owned(),
-            offset: self.next,
+            offset: seat.next,
             first_book: self.first_book.clone(),
-            book: self.engine.rulebook().hash().to_owned(),
+            book: seat.engine.rulebook().hash().to_owned(),
             latest: self.latest,
             opened: self.opened,
             sealed: self.sealed,
         };
-        let pieces = self.engine.freeze().into_iter().map(|piece| Piece {
+        let pieces = seat.engine.freeze().into_iter().map(|piece| Piece {
             number: piece.number,
             version: piece.version,
             tables: Box::new(move || piece.tables()),
@@ -130,6 +130,7 @@ pub struct Shards {
     interval: Duration,
     saved: Instant,
     shards: BTreeMap<usize, Shard>,
+    desk: Arc<Desk>,
     giving_up: Deadline,
     taking_over: Deadline,
 }
@@ -156,7 +157,7 @@ impl Shards {
         let config = config::Checkpoints { url, interval_seconds: interval.as_secs() };
         let status = Arc::new(Status::new()?);
         let checkpoints = Checkpoints::open(&config, Arc::clone(&status))?;
-        Ok(Self::new("own", status, group, Arc::new(checkpoints), interval))
+        Ok(Self::new("own", status, group, (Arc::new(checkpoints), interval), Arc::default()))
     }
 
     /// The same where there are checkpoints already.
@@ -164,12 +165,12 @@ impl Shards {
         stage: &'static str,
         status: Arc<Status>,
         group: &str,
-        checkpoints: Arc<Checkpoints>,
-        interval: Duration,
+        (checkpoints, interval): (Arc<Checkpoints>, Duration),
+        desk: Arc<Desk>,
     ) -> Self {
-        let (giving_up, taking_over) = Default::default();
+        let (shards, giving_up, taking_over) = Default::default();
         let (group, saved) = (group.to_owned(), Instant::now());
-        Self { stage, status, group, checkpoints, interval, saved, shards: BTreeMap::new(), giving_up, taking_over }
+        Self { stage, status, group, checkpoints, interval, saved, shards, desk, giving_up, taking_over }
     }
 
     /// Takes over a partition: restores the newest checkpoint that goes no further than what is committed, or begins with
@@ -210,14 +211,14 @@ impl Shards {
         });
         say_what_is_replayed(&place, &head, begins, speaks_from);
         let next = head.offset.max(begins);
+        let engine = Engine::resume(find(&head.book)?, baselines);
+        let seat = Arc::new(FairMutex::new(Seat { engine, next, speaks_from, rebuilt: next >= speaks_from }));
+        self.desk.open(&partition, &seat);
         let shard = Shard {
-            engine: Engine::resume(find(&head.book)?, baselines),
+            seat,
             partition,
             place,
-            next,
-            speaks_from,
             known: committed.is_some(),
-            rebuilt: next >= speaks_from,
             first_book: head.first_book,
             moved: false,
             latest: head.latest,
@@ -291,7 +292,7 @@ impl Shards {
     /// What to note with a partition's next offset: the rulebook that it began with. `None` while it is read in silence.
     pub fn note(&self, slot: usize, next: i64) -> Option<String> {
         let shard = self.get(slot)?;
-        (next >= shard.speaks_from).then(|| shard.first_book.clone())
+        (next >= shard.seat().speaks_from).then(|| shard.first_book.clone())
     }
 
     /// Saves everything if it is time. To be called once a round, when all that was taken is committed.
@@ -311,6 +312,7 @@ impl Shards {
     /// the store is slow.
     pub fn give_up(&mut self, slot: usize) {
         let Some(mut shard) = self.shards.remove(&slot) else { return };
+        self.desk.close(&shard.partition);
         let until = self.giving_up.within(LAST_CHECKPOINTS);
         // One that is being written goes no further than the last interval.
         self.checkpoints.finish(until);
@@ -321,7 +323,14 @@ impl Shards {
 
     /// Whether every shard has caught up with what is committed.
     pub fn ready(&self) -> bool {
-        !self.shards.is_empty() && self.shards.values().all(|shard| shard.rebuilt)
+        !self.shards.is_empty() && self.shards.values().all(Shard::is_rebuilt)
+    }
+}
+
+impl Drop for Shards {
+    /// What failed answers nobody.
+    fn drop(&mut self) {
+        self.shards.values().for_each(|shard| self.desk.close(&shard.partition));
     }
 }
 

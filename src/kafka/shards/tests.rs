@@ -45,14 +45,15 @@ fn take(shards: &mut Shards, slot: usize, begins: i64, committed: Option<i64>) -
 fn judge(shards: &mut Shards, slot: usize, offsets: std::ops::Range<i64>) {
     let shard = shards.get_mut(slot).unwrap();
     for offset in offsets {
-        shard.take(offset);
+        let mut seat = shard.seat();
+        seat.take(offset);
         let agent = AgentRef::Unregistered(format!("stranger-{offset}"));
-        shard.engine.step(&Input::Event(Box::new(Event { agent, ..Event::default() })));
+        seat.engine.step(&Input::Event(Box::new(Event { agent, ..Event::default() })));
     }
 }
 
 fn remembered(shards: &Shards, slot: usize) -> usize {
-    shards.get(slot).unwrap().engine.baselines().notices()
+    shards.get(slot).unwrap().seat().engine.baselines().notices()
 }
 
 #[test]
@@ -191,7 +192,7 @@ fn a_silent_audit_log_is_told_once_when_it_falls_silent_and_once_when_it_is_back
     take(&mut shards, 0, 0, None).unwrap();
     let shard = shards.get_mut(0).unwrap();
     let control = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/rules/unreported-action/control.toml"));
-    shard.engine.step(&Input::Rulebook(book_with(&[("unreported-action/control.toml", control)])));
+    shard.seat().engine.step(&Input::Rulebook(book_with(&[("unreported-action/control.toml", control)])));
     let minute = 60_000;
     (shard.taken_over, shard.audited_until) = (0, Some(60 * minute));
     let claims_since = |since| Waiting { claims: 1, since, ..Waiting::default() };
@@ -204,6 +205,6 @@ fn a_silent_audit_log_is_told_once_when_it_falls_silent_and_once_when_it_is_back
     assert_eq!(silence(shard, Some(-minute), 85), 85, "since the shard was taken over");
     let told = [5, 30, 31, 90, 30, 5].map(|minutes| shard.has_fallen_silent(minutes * minute));
     assert_eq!(told, [None, None, Some(true), None, Some(false), None]);
-    shard.engine.step(&Input::Rulebook(book()));
+    shard.seat().engine.step(&Input::Rulebook(book()));
     assert_eq!(shard.has_fallen_silent(90 * minute), None, "without the control nothing is to be said");
 }
