@@ -154,7 +154,7 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(book, run, operation)| Act::Run(book, run, operation)),
         1 => any::<u8>().prop_map(Act::Repeat),
         1 => any::<u8>().prop_map(Act::SameId),
-        2 => (0..4_u8).prop_map(Act::Stated),
+        2 => (0..6_u8).prop_map(Act::Stated),
     ]
 }
 
@@ -224,10 +224,15 @@ fn books() -> &'static [Arc<Rulebook>; 3] {
         support::edit(&mut other, "registry/playbooks/platform.toml", "idle = \"1h\"", "idle = \"5m\"");
         let mut fewer = shipped.clone();
         support::without_agent(&mut fewer, "night-bot");
+        support::edit(&mut fewer, "off-hours/control.toml", "response = \"alert\"", "response = \"alert\"\nmode = \"shadow\"");
+        fewer.push(support::file("registry/exceptions.toml", EXCEPTIONS));
         [read(shipped), read(other), read(fewer)]
     })
 }
 
+const EXCEPTIONS: &str = "longest = \"9999d\"\n[exceptions.firsts]\ncontrol = \"unexpected-access\"\nagent = \"deploy-bot\"\n\
+    operations = [\"*\"]\nby = \"mei.chen@example.com\"\nwhy = \"a new job\"\nsince = \"2000-01-01T00:00:00Z\"\n\
+    until = \"2027-01-01T00:00:00Z\"\n";
 const SECRET_READS: &str =
     "id = \"secret-reads\"\ntitle = \"Reads a secret\"\nseverity = \"low\"\nresponse = \"revoke\"\n";
 const SECRET_READS_POLICY: &str = r#"@id("secrets") @message("reads a secret") @severity("medium")
@@ -440,6 +445,10 @@ fn stated(kind: u8, agent: &Who, number: usize, at: Millis) -> String {
             claims["override"] =
                 json!({ "reason": "down", "controls": controls, "operations": ["*"], "environments": ["*"] });
         }
+        4 | 5 => {
+            claims["sub"] = json!("mei.chen@example.com");
+            claims[if kind == 4 { "quarantine" } else { "release" }] = json!({ "reason": "odd" });
+        }
         _ => {
             claims["iss"] = json!("https://monitoring.example.com");
             claims["signal"] = json!({ "name": "HighErrorRate" });
@@ -447,7 +456,7 @@ fn stated(kind: u8, agent: &Who, number: usize, at: Millis) -> String {
     }
     match kind {
         0 => claims.to_string(),
-        1 => support::signed(&claims, &["console-1"]),
+        1 | 4 | 5 => support::signed(&claims, &["console-1"]),
         2 => support::signed(&claims, &["ana-2026", "mei-2026"]),
         _ => support::signed(&claims, &["monitoring-1"]),
     }

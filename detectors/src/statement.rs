@@ -1,5 +1,5 @@
-//! What somebody says who can be believed: approvals, overrides, risk signals, acknowledgements and verdicts, signed as JWS
-//! (RFC 7515) over claims (RFC 7519).
+//! What somebody says who can be believed: approvals, overrides, risk signals, acknowledgements, verdicts and quarantines,
+//! signed as JWS (RFC 7515) over claims (RFC 7519).
 //!
 //! A statement comes as one compact JWS, or in the general JSON serialization where two sign it. Reading one believes
 //! nothing: [`Issuers::verify`](crate::rulebook::Issuers::verify) does, with the keys of the rulebook in force.
