@@ -83,7 +83,8 @@ pub(crate) fn run(paths: &RulebookPaths, redactor: &Redactor, bless: bool) -> Re
     match (book, example) {
         (Ok(book), Ok(example)) if lacking.is_empty() => {
             report.hash = Some(book.hash().to_owned());
-            report.warnings = book.warnings().to_vec();
+            let mute = book.mute_policies();
+            report.warnings = book.warnings().iter().cloned().chain(mute.iter().map(ToString::to_string)).collect();
             let example = Arc::new(example);
             for control in example.controls() {
                 check_control(&paths.rules, (&example, redactor), control, bless, &mut report);
@@ -99,7 +100,7 @@ pub(crate) fn run(paths: &RulebookPaths, redactor: &Redactor, bless: bool) -> Re
 }
 
 /// The rulebook with the issuers' keys replaced by those that sign the controls' own events.
-fn signing_for_examples(book: &Rulebook) -> Result<Rulebook, Vec<RulebookError>> {
+pub(crate) fn signing_for_examples(book: &Rulebook) -> Result<Rulebook, Vec<RulebookError>> {
     let with_keys = |file: &RuleFile| {
         let is_set = file.name.starts_with("registry/issuers/");
         let keys = is_set.then(|| signing::example_keys(&file.text)).flatten();

@@ -171,7 +171,7 @@ pub(crate) struct RulebookPaths {
     /// Registry: a file, or a directory of files.
     pub(crate) agents: PathBuf,
     pub(crate) estate: PathBuf,
-    /// Beside it may lie `calendar.toml`, `issuers.toml` and the key sets in `issuers/`.
+    /// Beside it lies `routes.toml`, and may lie `calendar.toml`, `issuers.toml` and the key sets in `issuers/`.
     pub(crate) people: PathBuf,
     /// Playbooks: a file, or a directory of files.
     pub(crate) playbooks: PathBuf,

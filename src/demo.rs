@@ -30,11 +30,12 @@ use crate::{redaction, rules};
 
 const HISTORY: &[u8] = include_bytes!("../demo/history.jsonl.gz");
 const STORY: &[u8] = include_bytes!("../demo/story.jsonl.gz");
-const REGISTRY: [(&str, &str, &str); 4] = [
+const REGISTRY: [(&str, &str, &str); 5] = [
     ("registry/agents/demo.toml", "demo/agents.toml", include_str!("../demo/agents.toml")),
     ("registry/estate.toml", "demo/estate.toml", include_str!("../demo/estate.toml")),
     ("registry/people.toml", "demo/people.toml", include_str!("../demo/people.toml")),
     ("registry/playbooks/demo.toml", "demo/playbooks.toml", include_str!("../demo/playbooks.toml")),
+    ("registry/routes.toml", "demo/routes.toml", include_str!("../demo/routes.toml")),
 ];
 
 /// Runs the demo until its story ends or Ctrl-C comes.

@@ -32,7 +32,7 @@ pub(crate) fn read(paths: &RulebookPaths) -> Result<Rulebook, Vec<RulebookError>
     for (path, name) in [(&paths.estate, "registry/estate.toml"), (&paths.people, "registry/people.toml")] {
         files.extend(read_file(path, name.to_owned(), &mut errors));
     }
-    for name in ["calendar.toml", "issuers.toml", "exceptions.toml"] {
+    for name in ["calendar.toml", "issuers.toml", "routes.toml", "exceptions.toml"] {
         let path = paths.people.with_file_name(name);
         if path.exists() {
             files.extend(read_file(&path, format!("registry/{name}"), &mut errors));
@@ -258,7 +258,7 @@ impl RulebookStore {
             format!("rulebook `{hash}` judged part of the log, but `{}` cannot be read: restore it", path.display())
         })?;
         let files: Vec<RuleFile> = serde_json::from_str(&text)?;
-        let book = Rulebook::read(files).map_err(|errors| {
+        let book = Rulebook::read_kept(files).map_err(|errors| {
             let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
             anyhow::anyhow!("rulebook `{hash}` is no longer valid: {}", errors.join("; "))
         })?;

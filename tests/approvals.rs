@@ -23,6 +23,7 @@ fn book() -> Arc<Rulebook> {
         ("registry/agents/recorded.toml", "tests/data/agents.toml"),
         ("registry/estate.toml", "tests/data/estate.toml"),
         ("registry/people.toml", "tests/data/people.toml"),
+        ("registry/routes.toml", "tests/data/routes.toml"),
         ("registry/issuers/console.json", "rules/example/issuers/console.json"),
     ] {
         files.push(file(name, &text(path)));

@@ -32,6 +32,15 @@ pub(crate) fn entries(directory: &Path) -> Vec<PathBuf> {
     paths
 }
 
+/// Copies a directory with all that is in it.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for path in entries(from) {
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() { copy(&path, &target) } else { assert!(fs::copy(&path, &target).is_ok()) }
+    }
+}
+
 /// A file of a rulebook.
 pub(crate) fn file(name: &str, text: &str) -> RuleFile {
     RuleFile { name: name.to_owned(), path: name.to_owned(), text: text.to_owned() }
@@ -61,7 +70,7 @@ pub(crate) fn example_files() -> Vec<RuleFile> {
             files.push(file(&name, &fs::read_to_string(&path).unwrap()));
         }
     }
-    for name in ["estate.toml", "people.toml", "calendar.toml", "issuers.toml"] {
+    for name in ["estate.toml", "people.toml", "calendar.toml", "issuers.toml", "routes.toml"] {
         files.push(file(&format!("registry/{name}"), &text(&format!("rules/example/{name}"))));
     }
     for path in entries(&root().join("rules/example/issuers")) {

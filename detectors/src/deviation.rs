@@ -25,6 +25,10 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// Every severity, the least first.
+    pub const ALL: [Severity; 5] =
+        [Severity::Informational, Severity::Low, Severity::Medium, Severity::High, Severity::Critical];
+
     /// The name used in rules, metrics and alerts.
     pub fn name(self) -> &'static str {
         match self {
@@ -69,7 +73,7 @@ impl FromStr for Severity {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        [Severity::Informational, Severity::Low, Severity::Medium, Severity::High, Severity::Critical]
+        Severity::ALL
             .into_iter()
             .find(|severity| severity.name() == text)
             .ok_or_else(|| format!("`{text}` is not a severity: write informational, low, medium, high or critical"))

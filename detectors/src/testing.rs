@@ -15,6 +15,8 @@ const SCHEMA: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../rules
 const PEOPLE: &str = "[people.\"ana@example.com\"]\nname = \"Ana\"\n";
 const AGENT: &str = "[agents.bot]\nclass = \"operator\"\nowner = \"ana@example.com\"\nidentities = [\"role/bot\"]\n\
     environments = [\"staging\"]\nresource_types = [\"*\"]\ntools = [\"*\"]\n";
+const ROUTES: &str = "[default]\ncritical = \"page\"\nhigh = \"page\"\nmedium = \"ticket\"\nlow = \"digest\"\n\
+    informational = \"digest\"\n";
 const CONTROL: &str = "title = \"A test\"\nseverity = \"high\"\nresponse = \"alert\"\n";
 const PERMIT: &str =
     "@id(\"known\")\npermit (principal, action, resource) when { principal.class != \"unregistered\" };\n";
@@ -29,6 +31,7 @@ pub(crate) fn read(files: &[(&str, &str)]) -> Result<Rulebook, Vec<RulebookError
         ("schema.cedarschema", SCHEMA.to_owned()),
         ("registry/people.toml", PEOPLE.to_owned()),
         ("registry/agents/bot.toml", AGENT.to_owned()),
+        ("registry/routes.toml", ROUTES.to_owned()),
         ("base/control.toml", format!("id = \"base\"\n{CONTROL}")),
         ("base/policy.cedar", PERMIT.to_owned()),
     ];

@@ -1,5 +1,7 @@
 //! The map of the ground: which account, cluster or resource belongs to which environment.
 
+use std::collections::BTreeSet;
+
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
 
@@ -84,6 +86,17 @@ impl Estate {
                 place.crown_jewel = false;
             }
         }
+    }
+
+    /// Every environment that a place can have.
+    pub(super) fn environments(&self) -> BTreeSet<String> {
+        let named = self.entries.iter().map(|entry| entry.environment.clone());
+        named.chain([UNMAPPED_ENVIRONMENT.to_owned()]).collect()
+    }
+
+    /// Every tier that a place can have.
+    pub(super) fn tiers(&self) -> BTreeSet<String> {
+        self.entries.iter().map(|entry| entry.tier.clone()).chain([String::new()]).collect()
     }
 
     fn first_that_fits(&self, event: &Event) -> Option<&Entry> {

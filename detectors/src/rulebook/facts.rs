@@ -2,16 +2,20 @@
 
 use hashbrown::{Equivalent, HashMap};
 use rustc_hash::FxBuildHasher;
+use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::registry::Agent;
 use super::{Judgement, Rulebook};
-use crate::event::{Event, Verb};
+use crate::event::{Event, Source, Verb};
 use crate::glob;
 
 /// The class of a principal that is in no registry.
 pub(super) const UNREGISTERED: &str = "unregistered";
+
+/// What is said of the playbook where none could be.
+pub(super) const NOT_APPLICABLE: &str = "not-applicable";
 
 /// Everything a policy can ask about, by reference into the event and the registry.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +74,38 @@ pub(super) struct Reads {
     pub(super) texts: [bool; TEXTS.len()],
     /// Which of [`TRUTHS`].
     pub(super) truths: [bool; TRUTHS.len()],
+}
+
+impl Reads {
+    /// Takes in what another policy reads.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.agent |= other.agent;
+        self.resource_id |= other.resource_id;
+        self.texts.iter_mut().zip(other.texts).for_each(|(ours, theirs)| *ours |= theirs);
+        self.truths.iter_mut().zip(other.truths).for_each(|(ours, theirs)| *ours |= theirs);
+    }
+}
+
+/// The values that a text attribute can have under a rulebook; `None` where it can be any text.
+pub(super) fn values(name: &str, book: &Rulebook) -> Option<BTreeSet<String>> {
+    let listed = |values: &[&str]| Some(values.iter().map(|value| (*value).to_owned()).collect());
+    match name {
+        "principal.class" => listed(&["observer", "advisor", "operator", UNREGISTERED]),
+        "principal.status" => listed(&["active", "expired", "retired", UNREGISTERED]),
+        "resource.asset" => Some(book.vocabulary.assets()),
+        "resource.data" => Some(book.vocabulary.data()),
+        "resource.tier" => Some(book.estate.tiers()),
+        "context.environment" => Some(book.estate.environments()),
+        // Statements are heard, not judged.
+        "context.source" => {
+            let judged = Source::ALL.iter().filter(|source| **source != Source::Statement);
+            Some(judged.map(|source| source.name().to_owned()).collect())
+        }
+        "context.window" => listed(&["freeze", "none", "inside", "outside"]),
+        "context.playbook" => listed(&["approved", "unapproved", "none", NOT_APPLICABLE]),
+        "context.credential" => listed(&["short-lived", "long-lived", "service", "unknown", "claimed"]),
+        _ => None,
+    }
 }
 
 impl<'e> Facts<'e> {
@@ -151,7 +187,7 @@ fn window(event: &Event, agent: Option<&Agent>, book: &Rulebook) -> &'static str
 /// Whether the event is part of an approved workflow. Audit logs know no playbooks.
 fn playbook(event: &Event, agent: Option<&Agent>) -> &'static str {
     let Some(agent) = agent.filter(|agent| !agent.playbooks.is_empty() && !event.source.is_audit()) else {
-        return "not-applicable";
+        return NOT_APPLICABLE;
     };
     match event.run.as_ref().map(|run| run.playbook.as_str()).filter(|id| !id.is_empty()) {
         None => "none",

@@ -7,6 +7,7 @@ mod estate;
 mod exceptions;
 mod facts;
 mod issuers;
+mod mute;
 mod operations;
 mod people;
 mod playbook;
@@ -14,6 +15,7 @@ mod policy;
 mod registry;
 mod remedy;
 mod risk;
+mod routes;
 mod toml_file;
 mod vocabulary;
 
@@ -40,6 +42,7 @@ pub(crate) use registry::parse_duration;
 pub use registry::{Agent, Class, Registry};
 pub(crate) use risk::Limit;
 pub use risk::Risk;
+pub use routes::{Route, Routes};
 pub use vocabulary::Vocabulary;
 
 use crate::baselines::Heard;
@@ -51,7 +54,7 @@ use policy::Policies;
 ///
 /// Names: `schema.cedarschema`, `vocabulary/*.toml`, `<control>/control.toml`, `<control>/*.cedar`,
 /// `approvals/risk.toml`, `approvals/operations.toml`, and below `registry/`: `agents/*.toml`, `playbooks/*.toml`,
-/// `estate.toml`, `people.toml`, `calendar.toml`, `issuers.toml`, `issuers/*.json`, `exceptions.toml`.
+/// `estate.toml`, `people.toml`, `calendar.toml`, `routes.toml`, `issuers.toml`, `issuers/*.json`, `exceptions.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleFile {
     /// Logical name, the same wherever the file lies.
@@ -107,6 +110,8 @@ pub struct Rulebook {
     pub people: People,
     /// Holidays and freezes.
     pub calendar: Calendar,
+    /// How alerts reach people.
+    pub routes: Routes,
     /// Who may state something about an agent.
     pub issuers: Issuers,
     /// What is expected for a while.
@@ -129,13 +134,28 @@ impl Rulebook {
     /// # Errors
     ///
     /// Every error of every file, sorted by file and line.
-    pub fn read(mut files: Vec<RuleFile>) -> Result<Self, Vec<RulebookError>> {
+    pub fn read(files: Vec<RuleFile>) -> Result<Self, Vec<RulebookError>> {
+        Self::read_whole(files, true)
+    }
+
+    /// Reads a rulebook that has judged already. It may be of a time when nobody asked for routes: part of the log is
+    /// judged by it all the same.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Rulebook::read`].
+    pub fn read_kept(files: Vec<RuleFile>) -> Result<Self, Vec<RulebookError>> {
+        Self::read_whole(files, false)
+    }
+
+    fn read_whole(mut files: Vec<RuleFile>, asks_for_routes: bool) -> Result<Self, Vec<RulebookError>> {
         files.sort_by(|a, b| a.name.cmp(&b.name));
         let mut errors = Vec::new();
         let of_kind = |kind: fn(&str) -> bool| files.iter().filter(move |f| kind(&f.name)).collect::<Vec<_>>();
 
         let people = People::read(&of_kind(|name| name == "registry/people.toml"), &mut errors);
         let calendar = Calendar::read(&files, &mut errors);
+        let routes = Routes::read(&files, &mut errors);
         let issuers = Issuers::read(&of_kind(|name| name.starts_with("registry/issuers")), &people, &mut errors);
         let risk = Risk::read(&files, &mut errors);
         let operations = Operations::read(&files, &mut errors);
@@ -143,6 +163,9 @@ impl Rulebook {
         let known_playbook = |id: &str| playbooks.get(id).is_some();
         let agents = of_kind(|name| name.starts_with("registry/agents/"));
         let registry = Registry::read(&agents, (&people, &calendar), &known_playbook, &mut errors);
+        if asks_for_routes {
+            registry.check_routes(&routes, &agents, &mut errors);
+        }
         let estate = Estate::read(&of_kind(|name| name == "registry/estate.toml"), &mut errors);
         let vocabulary = Vocabulary::read(&of_kind(|name| name.starts_with("vocabulary/")), &mut errors);
         let controls = control::read_all(&of_kind(|name| name.ends_with("/control.toml")), &mut errors);
@@ -164,6 +187,7 @@ impl Rulebook {
                     estate,
                     people,
                     calendar,
+                    routes,
                     issuers,
                     exceptions,
                     risk,
@@ -185,6 +209,15 @@ impl Rulebook {
     /// The name of this rulebook: the SHA-256 of its content, hex.
     pub fn hash(&self) -> &str {
         &self.hash
+    }
+
+    /// Whether another rulebook resolves every event as this one does: to the same agent, place and meaning.
+    pub fn resolves_as(&self, other: &Self) -> bool {
+        let resolving = |file: &&RuleFile| {
+            ["vocabulary/", "registry/agents/", "registry/estate.toml"].iter().any(|name| file.name.starts_with(name))
+        };
+        let (ours, theirs) = (self.files.iter().filter(resolving), other.files.iter().filter(resolving));
+        ours.map(|file| (&file.name, &file.text)).eq(theirs.map(|file| (&file.name, &file.text)))
     }
 
     /// The files it was read from, sorted by name.
@@ -219,6 +252,11 @@ impl Rulebook {
         needs.map(|(control, need)| (control, need, lacking(need))).collect()
     }
 
+    /// How an alert of this severity about a team's agent reaches people.
+    pub fn route(&self, team: &str, severity: Severity) -> Route {
+        self.routes.route(team, severity)
+    }
+
     /// The control that pairs what is declared with what is done, the severity of what it finds, and its rules.
     pub fn pairing(&self) -> Option<(&Control, Severity, &SayDo)> {
         self.controls().find_map(|control| {
@@ -230,6 +268,12 @@ impl Rulebook {
     /// Policies that read what cannot be cached (a resource id), one sentence each.
     pub fn warnings(&self) -> &[String] {
         self.policies.warnings()
+    }
+
+    /// Policies that never speak, because nothing can match them or because others always speak for them, and those of which
+    /// that cannot be known; each with its place. Takes up to seconds.
+    pub fn mute_policies(&self) -> Vec<RulebookError> {
+        mute::find(self)
     }
 
     /// Judges bounded facts by all policies, and says what would have been allowed instead.

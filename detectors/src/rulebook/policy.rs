@@ -3,12 +3,12 @@
 //! A `forbid` that fits is a violation. A policy that cannot be evaluated is one too: Cedar skips it, and a broken
 //! `forbid` must never vanish.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::str::FromStr;
 
 use cedar_policy::{
-    Authorizer, Context, Effect, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy, PolicyId, PolicySet,
-    Request, RestrictedExpression, Schema, ValidationMode, Validator,
+    AuthorizationError, Authorizer, Context, Effect, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy,
+    PolicyId, PolicySet, Request, Response, RestrictedExpression, Schema, ValidationMode, ValidationResult, Validator,
 };
 use miette::Diagnostic;
 
@@ -81,7 +81,7 @@ struct Names {
     actions: HashMap<Verb, EntityUid>,
 }
 
-const VERBS: [Verb; 5] = [Verb::Read, Verb::Write, Verb::Propose, Verb::Execute, Verb::PermissionChange];
+pub(super) const VERBS: [Verb; 5] = [Verb::Read, Verb::Write, Verb::Propose, Verb::Execute, Verb::PermissionChange];
 
 impl Names {
     fn new() -> Option<Self> {
@@ -182,26 +182,60 @@ impl Policies {
         }
     }
 
-    /// Finds out whether the policy depends on more than bounded facts.
-    fn note_what_it_reads(&mut self, policy: &Policy, reference: &PolicyRef) {
+    /// Which facts a policy depends on.
+    pub(super) fn reads_of(&self, policy: &Policy) -> Reads {
         let literals = policy.entity_literals();
         let json = policy.to_json().unwrap_or_default();
-        let texts = TEXTS.iter().zip(&mut self.reads.texts);
-        for (name, read) in texts.chain(TRUTHS.iter().zip(&mut self.reads.truths)) {
+        let mut found = Reads {
+            agent: literals.iter().any(|uid| uid.type_name() == &self.names.agent) || reads(&json, "principal", "id"),
+            resource_id: literals.iter().any(|uid| uid.type_name() == &self.names.resource)
+                || reads(&json, "resource", "id"),
+            ..Reads::default()
+        };
+        let texts = TEXTS.iter().zip(&mut found.texts);
+        for (name, read) in texts.chain(TRUTHS.iter().zip(&mut found.truths)) {
             let (variable, attribute) = name.split_once('.').unwrap_or_default();
-            *read |= reads(&json, variable, attribute) || reads_whole(&json, variable);
+            *read = reads(&json, variable, attribute) || reads_whole(&json, variable);
         }
-        self.reads.agent |=
-            literals.iter().any(|uid| uid.type_name() == &self.names.agent) || reads(&json, "principal", "id");
-        if literals.iter().any(|uid| uid.type_name() == &self.names.resource) || reads(&json, "resource", "id") {
-            self.reads.resource_id = true;
+        found
+    }
+
+    /// Notes whether the policy depends on more than bounded facts.
+    fn note_what_it_reads(&mut self, policy: &Policy, reference: &PolicyRef) {
+        let reads = self.reads_of(policy);
+        self.reads.add(&reads);
+        if reads.resource_id {
             let PolicyRef { id, path, line, .. } = reference;
             self.warnings.push(format!("{path}:{line}: policy `{id}` reads the resource id: decisions are not cached"));
         }
     }
 
+    /// What Cedar's validator says of them.
+    pub(super) fn validated(&self) -> ValidationResult {
+        Validator::new(self.schema.clone()).validate(&self.set, ValidationMode::Strict)
+    }
+
+    /// All policies, by id.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Policy, &PolicyRef)> {
+        self.refs.iter().filter_map(|(id, reference)| Some((self.set.policy(id)?, reference)))
+    }
+
+    /// Which of some policies, all of one effect, fit these facts or cannot be evaluated on them.
+    pub(super) fn fitting(&self, some: &PolicySet, facts: &Facts<'_>) -> Result<BTreeSet<PolicyId>, String> {
+        let response = self.authorized(some, facts)?;
+        let (reasons, errors) = (response.diagnostics().reason(), response.diagnostics().errors());
+        let failed = |AuthorizationError::PolicyEvaluationError(error): &AuthorizationError| error.policy_id().clone();
+        Ok(reasons.cloned().chain(errors.map(failed)).collect())
+    }
+
+    fn authorized(&self, some: &PolicySet, facts: &Facts<'_>) -> Result<Response, String> {
+        let (request, entities) = self.request(facts)?;
+        let entities = Entities::from_entities(entities, None).map_err(|error| error.to_string())?;
+        Ok(self.authorizer.is_authorized(&request, some, &entities))
+    }
+
     fn validate(&self, files: &[&RuleFile], errors: &mut Vec<RulebookError>) {
-        let result = Validator::new(self.schema.clone()).validate(&self.set, ValidationMode::Strict);
+        let result = self.validated();
         for error in result.validation_errors() {
             let Some(reference) = self.refs.get(error.policy_id()) else { continue };
             if let Some(file) = files.iter().find(|file| file.path == reference.path) {
@@ -247,11 +281,7 @@ impl Policies {
     }
 
     pub(super) fn judge(&self, facts: &Facts<'_>) -> Judgement {
-        let authorized = self.request(facts).and_then(|(request, entities)| {
-            let entities = Entities::from_entities(entities, None).map_err(|error| error.to_string())?;
-            Ok(self.authorizer.is_authorized(&request, &self.set, &entities))
-        });
-        let response = match authorized {
+        let response = match self.authorized(&self.set, facts) {
             Ok(response) => response,
             Err(message) => return self.unpermitted(Some(message)),
         };
@@ -265,7 +295,7 @@ impl Policies {
             violations.extend(diagnostics.reason().filter_map(|id| found(id, None)));
         }
         violations.extend(diagnostics.errors().filter_map(|error| {
-            let cedar_policy::AuthorizationError::PolicyEvaluationError(error) = error;
+            let AuthorizationError::PolicyEvaluationError(error) = error;
             found(error.policy_id(), Some(error.inner().to_string()))
         }));
         if denied && violations.is_empty() {

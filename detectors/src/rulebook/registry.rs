@@ -11,6 +11,7 @@ use toml::Spanned;
 
 use super::calendar::{Calendar, RawWindow, Window};
 use super::people::People;
+use super::routes::Routes;
 use super::toml_file::{Entry, TomlFile};
 use super::{RuleFile, RulebookError};
 use crate::event::Millis;
@@ -109,6 +110,16 @@ pub struct Registry {
     with_patterns: Vec<usize>,
     /// Entries that are fleets.
     fleets: Vec<usize>,
+    /// The first agent of each team.
+    teams: BTreeMap<String, FirstOfTeam>,
+}
+
+/// Whom a team is known by in messages: an agent, and where its entry stands.
+#[derive(Clone, Debug)]
+struct FirstOfTeam {
+    agent: String,
+    path: String,
+    offset: usize,
 }
 
 impl Registry {
@@ -168,7 +179,8 @@ impl Registry {
                 errors.push(file.error(span.start, format!("agent `{}` is registered twice", twin.id)));
             }
         }
-        let registry = Self::index(agents.into_values().collect());
+        let mut registry = Self::index(agents.into_values().collect());
+        registry.teams = registry.first_of_teams(&places);
         let identities = registry.shared_identities().into_iter().map(|shared| ("identity", shared));
         let members = registry.shared_members().into_iter().map(|shared| ("member", shared));
         for (kind, (agent, pattern, other)) in identities.chain(members) {
@@ -178,6 +190,28 @@ impl Registry {
             }
         }
         registry
+    }
+
+    fn first_of_teams(&self, places: &BTreeMap<String, (&RuleFile, usize)>) -> BTreeMap<String, FirstOfTeam> {
+        let mut teams = BTreeMap::new();
+        for agent in self.agents.iter().filter(|agent| !agent.team.is_empty()) {
+            if let Some((file, offset)) = places.get(&agent.id) {
+                let first = || FirstOfTeam { agent: agent.id.clone(), path: file.path.clone(), offset: *offset };
+                teams.entry(agent.team.clone()).or_insert_with(first);
+            }
+        }
+        teams
+    }
+
+    /// Reports teams whose alerts would reach nobody.
+    pub(super) fn check_routes(&self, routes: &Routes, files: &[&RuleFile], errors: &mut Vec<RulebookError>) {
+        for (team, FirstOfTeam { agent, path, offset }) in self.teams.iter().filter(|(team, _)| !routes.knows(team)) {
+            if let Some(file) = files.iter().find(|file| file.path == *path) {
+                let message = format!("team `{team}` of agent `{agent}` has no route for its alerts");
+                let what = "write `[default]`, or a `[[team]]` for it, in routes.toml";
+                errors.push(file.error(*offset, format!("{message}: {what}")));
+            }
+        }
     }
 
     /// Identities that two agents claim, each with both.

@@ -1,5 +1,7 @@
 //! The vocabulary: what native operations mean (verb, kind of asset, kind of data), as data in `rules/vocabulary/`.
 
+use std::collections::BTreeSet;
+
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
 
@@ -66,6 +68,16 @@ impl Vocabulary {
         if let Some(data) = data {
             event.resource.data.clone_from(data);
         }
+    }
+
+    /// Every kind of asset that it knows, and none.
+    pub(super) fn assets(&self) -> BTreeSet<String> {
+        self.entries.iter().filter_map(|entry| entry.asset.clone()).chain([String::new()]).collect()
+    }
+
+    /// Every kind of data that it knows, and none.
+    pub(super) fn data(&self) -> BTreeSet<String> {
+        self.entries.iter().filter_map(|entry| entry.data.clone()).chain([String::new()]).collect()
     }
 
     pub(super) fn read(files: &[&RuleFile], errors: &mut Vec<RulebookError>) -> Self {

@@ -39,8 +39,16 @@ tier = "3"
 team = "platform"
 "#;
 
+const ROUTES: &str = r#"[default]
+critical = "page"
+high = "page"
+medium = "ticket"
+low = "digest"
+informational = "digest"
+"#;
+
 /// The files of a registry, by name.
-pub(crate) fn files(count: u64) -> [(&'static str, String); 4] {
+pub(crate) fn files(count: u64) -> [(&'static str, String); 5] {
     let mut people = String::new();
     for owner in 0..OWNERS {
         let _ = writeln!(people, "[people.\"owner-{owner:02}@example.com\"]\nname = \"Owner {owner}\"\n");
@@ -50,6 +58,7 @@ pub(crate) fn files(count: u64) -> [(&'static str, String); 4] {
         ("estate.toml", estate()),
         ("people.toml", people),
         ("playbooks.toml", playbooks()),
+        ("routes.toml", ROUTES.to_owned()),
     ]
 }
 
