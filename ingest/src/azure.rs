@@ -20,6 +20,7 @@ use crate::wire::{self, List, Moment, Object, Scalar, Text, said, shown, text};
 use crate::{BATCH_MAX, Reason, Rejection, kubernetes};
 
 mod entra;
+mod exposure;
 
 pub(crate) const WIRE: Wire = Wire {
     format: Format::Azure,
@@ -242,6 +243,9 @@ fn activity(record: Record<'_>) -> Result<Event, Rejection> {
     let category = name(&record.category).to_ascii_lowercase();
     let verb = verb(name(&record.operation_name), &category);
     let path = Path::of(said(&record.resource_id));
+    let body = properties.requestbody.as_ref().map(|raw| wire::value_text(raw, || BODY.to_owned())).transpose()?;
+    let exposes = verb != Verb::Read && exposure::exposes(&action, body.as_deref());
+    let object = audit::scalar(properties.object_key.as_ref().or(properties.id.as_ref()));
     let claims = Claims::of(record.claims.as_ref(), record.identity.as_ref())?;
     let account =
         audit::first([Some(&path.subscription), Some(said(&record.subscription_id)), Some(said(&record.tenant_id))]);
@@ -254,8 +258,8 @@ fn activity(record: Record<'_>) -> Result<Event, Rejection> {
         at,
         verb,
         outcome: outcome(&record),
-        arguments: body(properties.requestbody.as_ref())?,
-        resource: path.resource(&audit::scalar(properties.object_key.as_ref().or(properties.id.as_ref())), &category),
+        arguments: arguments(body)?,
+        resource: Resource { exposes, ..path.resource(&object, &category) },
         place: Place { account, region: region(record.location.as_ref()), ..Place::default() },
         principal: Principal { id: caller, on_behalf_of: claims.behind, ..Principal::default() },
         credential: claims.credential,
@@ -284,13 +288,14 @@ fn unnamed(service: &str) -> String {
     format!("unnamed/{}", if service.is_empty() { "azure" } else { service })
 }
 
-/// The body of the request, an object that is written as text.
-fn body(raw: Option<&Raw<'_>>) -> Result<Vec<tautline_detectors::event::Argument>, Rejection> {
-    let path = "properties.requestbody";
-    let Some(raw) = raw else { return Ok(Vec::new()) };
-    let text = wire::value_text(raw, || path.to_owned())?;
+/// Where the body of a request stands.
+const BODY: &str = "properties.requestbody";
+
+/// The arguments of a request by its body, an object that is written as text.
+fn arguments(body: Option<String>) -> Result<Vec<tautline_detectors::event::Argument>, Rejection> {
+    let Some(text) = body else { return Ok(Vec::new()) };
     if crate::json::parse::<Object<Parameters<'_>>>(&text).is_ok() {
-        return audit::arguments(Some(&Raw(Cow::Owned(text))), path);
+        return audit::arguments(Some(&Raw(Cow::Owned(text))), BODY);
     }
     Ok(if text.is_empty() || text == "null" { Vec::new() } else { vec![audit::text_argument("requestbody", &text)] })
 }

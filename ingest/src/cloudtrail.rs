@@ -101,6 +101,8 @@ struct Touched<'a> {
     arn: Option<Text<'a>>,
     #[serde(rename = "type", borrow)]
     kind: Option<Text<'a>>,
+    #[serde(rename = "accountId", borrow)]
+    account: Option<Text<'a>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -252,15 +254,15 @@ fn event(record: Record<'_>) -> Result<Event, Rejection> {
         Some(raw) => nested::<Parameters<'_>>(raw, "requestParameters")?,
         None => Parameters::default(),
     };
-    let mut resource = resource::resource(
-        service,
-        name,
-        record.resources.map(|ListOrNothing(list)| list).unwrap_or_default(),
-        &parameters,
-    );
-    if let (Some(raw), true) = (&record.request_parameters, verb != Verb::Read) {
-        resource.exposes = exposure::exposes(service, name, raw.get(), &account)?;
-    }
+    let touched = record.resources.map(|ListOrNothing(list)| list).unwrap_or_default();
+    let exposes = verb != Verb::Read
+        && (exposure::copies_away(name, &touched.0, &parameters, &account)
+            || record.response_elements.as_ref().is_some_and(|raw| exposure::made_public(name, raw.get()))
+            || match &record.request_parameters {
+                Some(raw) => exposure::exposes(service, name, raw.get(), &account)?,
+                None => false,
+            });
+    let resource = Resource { exposes, ..resource::resource(service, name, touched, &parameters) };
     Ok(Event {
         id: format!("cloudtrail/{account}/{}", record.event_id.as_str()),
         source: Source::Cloudtrail,

@@ -287,7 +287,7 @@ fn event(entry: Entry<'_>) -> Result<Event, Rejection> {
         arguments: audit::arguments(log.request.as_ref(), "protoPayload.request")?,
         place,
         resource: Resource {
-            exposes: verb != Verb::Read && exposes(log.request.as_ref(), log.service_data.as_ref()),
+            exposes: verb != Verb::Read && exposes(&service, log.request.as_ref(), log.service_data.as_ref()),
             ..resource
         },
         credential: credential(&authentication, kind),
@@ -383,6 +383,20 @@ const RUNS: [&str; 9] = [
     "workflows.executions.create",
 ];
 
+/// Beginnings of permissions on what says who may do what. A method of any service may ask for them: a deployment makes keys.
+const GRANTS: [&str; 7] = [
+    "iam.serviceAccountKeys.",
+    "iam.serviceAccounts.",
+    "iam.roles.",
+    "iam.workloadIdentityPools.",
+    "iam.workloadIdentityPoolProviders.",
+    "storage.hmacKeys.",
+    "serviceusage.apiKeys.",
+];
+
+/// Ends of such permissions that change it; the others use it (`actAs`) or look.
+const CHANGES: [&str; 7] = ["create", "update", "delete", "undelete", "enable", "disable", "upload"];
+
 /// First words of permissions and methods that only look: the API design guide's standard methods `Get` and `List`, and
 /// the custom ones that it lets stand for a `GET`.
 const LOOKS: [&str; 15] = [
@@ -443,11 +457,17 @@ impl<'a> Call<'a> {
     /// the method's name where that log has reads and writes.
     fn verb(&self) -> Verb {
         let sets_policy = ["SetIamPolicy", "SetOrgPolicy"].into_iter().any(|name| self.name.eq_ignore_ascii_case(name));
+        let grants = |permission: &str| {
+            permission.ends_with(".setIamPolicy")
+                || GRANTS
+                    .into_iter()
+                    .any(|kind| permission.strip_prefix(kind).is_some_and(|verb| CHANGES.contains(&verb)))
+        };
         if self.service == kubernetes::SERVICE {
             kubernetes::verb(self.name, &self.object)
         } else if self.asked().any(|permission| RUNS.contains(&permission)) || self.service.contains("-serialport.") {
             Verb::Execute
-        } else if sets_policy || self.asked().any(|permission| permission.ends_with(".setIamPolicy")) {
+        } else if sets_policy || self.asked().any(grants) {
             Verb::PermissionChange
         } else if self.reads() {
             Verb::Read
@@ -625,9 +645,10 @@ fn credential(info: &Authentication<'_>, kind: Kind) -> Credential {
 }
 
 /// Whether a request lets everybody in: it adds a binding for all users, or, where the entry tells no difference, names
-/// them at all.
-fn exposes(request: Option<&Raw<'_>>, data: Option<&Raw<'_>>) -> bool {
+/// them at all; or it lets every network at a database or at a cluster.
+fn exposes(service: &str, request: Option<&Raw<'_>>, data: Option<&Raw<'_>>) -> bool {
     const EVERYBODY: [&str; 2] = ["allUsers", "allAuthenticatedUsers"];
+    const EVERYWHERE: [&str; 2] = ["\"0.0.0.0/0\"", "\"::/0\""];
     let added = data.and_then(|raw| wire::object::<Delta<'_>>(raw.get(), "").ok()).and_then(|delta| delta.policy_delta);
     if let Some(Object(Bindings { binding_deltas: Some(List(changes)) })) = added {
         return changes.iter().any(|Object(change)| {
@@ -636,8 +657,12 @@ fn exposes(request: Option<&Raw<'_>>, data: Option<&Raw<'_>>) -> bool {
             is(&change.action, "ADD") && EVERYBODY.into_iter().any(|all| is(&change.member, all))
         });
     }
-    let named = |raw: &Raw<'_>| EVERYBODY.into_iter().any(|all| raw.get().contains(&format!("\"{all}\"")));
-    request.is_some_and(named)
+    let guards_by_network = ["cloudsql.googleapis.com", "sqladmin.googleapis.com", "container.googleapis.com"];
+    request.is_some_and(|request| {
+        let names = |text: &str| request.get().contains(text);
+        EVERYBODY.into_iter().any(|all| names(&format!("\"{all}\"")))
+            || (guards_by_network.contains(&service) && EVERYWHERE.into_iter().any(names))
+    })
 }
 
 #[derive(Deserialize)]

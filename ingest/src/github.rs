@@ -177,13 +177,15 @@ fn resource(action: &str, verb: Verb, record: &Record<'_>) -> Resource {
         "pull_request" | "pull_request_review" => said(&record.pull_request_url),
         _ => "",
     };
-    let public = said(&record.visibility) == "public";
+    let opened = match action {
+        "repo.access" | "repo.create" | "repo.change_visibility" => said(&record.visibility) == "public",
+        "repo.pages_public" | "repo.transfer_outgoing" | "org.transfer_outgoing" => true,
+        _ => action == "private_repository_forking.enable",
+    };
     Resource {
         kind: format!("github/{category}"),
         id: audit::first([Some(own), Some(&repository), Some(said(&record.user)), Some(&account)]),
-        exposes: public
-            && verb != Verb::Read
-            && matches!(action, "repo.access" | "repo.create" | "repo.change_visibility"),
+        exposes: opened && verb != Verb::Read,
         ..Resource::default()
     }
 }

@@ -19,12 +19,24 @@ struct Entry {
     /// Only for requests that change something, by the source's own word.
     #[serde(default)]
     changes_only: bool,
+    /// Only for requests that change who may do what, by the source's own word or an entry's before.
+    #[serde(default)]
+    permissions_only: bool,
     /// Only for requests that open a resource to others.
     #[serde(default)]
     exposing_only: bool,
     verb: Option<Verb>,
     asset: Option<String>,
     data: Option<String>,
+}
+
+impl Entry {
+    /// Whether it speaks of requests of this verb, which open a resource to others or not.
+    fn speaks_of(&self, verb: Verb, exposes: bool) -> bool {
+        (!self.changes_only || verb.changes())
+            && (!self.permissions_only || verb == Verb::PermissionChange)
+            && (!self.exposing_only || exposes)
+    }
 }
 
 /// All entries, in the order of their files; the first that says something of a property decides it.
@@ -52,9 +64,9 @@ impl Vocabulary {
         let (mut verb, mut asset, mut data) = (None, None, None);
         for mention in special.chain(&self.any_service) {
             let Some(entry) = self.entries.get(mention.entry) else { continue };
-            let changes = verb.unwrap_or(event.verb).changes();
-            let skipped = (entry.changes_only && !changes) || (entry.exposing_only && !event.resource.exposes);
-            if skipped || !glob::any(&mention.operations, &event.action) {
+            if !entry.speaks_of(verb.unwrap_or(event.verb), event.resource.exposes)
+                || !glob::any(&mention.operations, &event.action)
+            {
                 continue;
             }
             verb = verb.or(entry.verb);
@@ -133,6 +145,16 @@ exposing_only = true
 asset = "exposed"
 
 [[operations]]
+operations = ["s3:Put*Acl"]
+verb = "permission_change"
+asset = ""
+
+[[operations]]
+operations = ["s3:*", "graph:*"]
+permissions_only = true
+asset = "identity"
+
+[[operations]]
 operations = ["s3:*"]
 asset = "store"
 data = "stores"
@@ -161,6 +183,9 @@ verb = "execute"
             ("sts:GetCallerIdentity", Verb::Read, false, (Verb::Read, "", "")),
             ("s3:PutBucketPolicy", Verb::Write, true, (Verb::Write, "exposed", "stores")),
             ("s3:PutBucketPolicy", Verb::Write, false, (Verb::Write, "store", "stores")),
+            ("s3:PutBucketAcl", Verb::Write, false, (Verb::PermissionChange, "", "stores")),
+            ("graph:POST members", Verb::PermissionChange, false, (Verb::PermissionChange, "identity", "")),
+            ("graph:POST messages", Verb::Write, false, (Verb::Write, "", "")),
             // Entries of the service come first, those of any service fill in the rest.
             ("s3:DeleteObject", Verb::Write, false, (Verb::Execute, "store", "stores")),
             ("rds:DeleteDBInstance", Verb::Write, false, (Verb::Execute, "deleted", "")),

@@ -1,6 +1,6 @@
 //! Does a request open something to the world or to another account?
 //!
-//! What counts is the request, not whether it succeeded. Resource policies are found by their shape, in whatever member
+//! What counts is the request, not whether it succeeded; the response only where it tells what a default did. Resource policies are found by their shape, in whatever member
 //! of whatever service they stand; the rest goes by operation. Not seen: grants to canonical user ids, prefix lists and
 //! security groups of other accounts, load balancers that face the internet, and the effect of what was there before.
 
@@ -8,7 +8,9 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
-use crate::{Rejection, wire};
+use super::{Parameters, Touched};
+use crate::Rejection;
+use crate::wire::{self, Object, said};
 
 /// One request, as far as exposure goes.
 struct Request<'a> {
@@ -31,7 +33,35 @@ pub(super) fn exposes(service: &str, name: &str, json: &str, account: &str) -> R
     let parameters = serde_json::from_str(json);
     let parameters: Value = parameters.map_err(|error| wire::rejection(&error, json, "requestParameters"))?;
     let request = Request { name, parameters: &parameters, account };
-    Ok(check.is_some_and(|check| check(&request)) || request.by_policy() || request.by_flag())
+    Ok(check.is_some_and(|check| check(&request)) || request.by_policy() || says_public(&parameters))
+}
+
+/// Whether what was made is public by its response, where the request left that to a default, as does a database that is
+/// restored into public subnets. Of what was only changed the response tells how it was before, too.
+pub(super) fn made_public(name: &str, response: &str) -> bool {
+    ["Create", "Restore"].into_iter().any(|verb| name.starts_with(verb))
+        && response.contains("ubliclyAccessible")
+        && serde_json::from_str(response).is_ok_and(|response| says_public(&response))
+}
+
+/// Whether an object is copied into another account's bucket. The bucket that it is copied from stands beside it.
+pub(super) fn copies_away(
+    name: &str,
+    touched: &[Object<Touched<'_>>],
+    parameters: &Parameters<'_>,
+    account: &str,
+) -> bool {
+    if !matches!(name, "CopyObject" | "UploadPartCopy") {
+        return false;
+    }
+    let source = parameters.0.iter().find(|(name, _)| name == "x-amz-copy-source");
+    let source = source.and_then(|(_, raw)| raw.string()?.ok()).unwrap_or_default();
+    let source = source.trim_start_matches('/').split('/').next().unwrap_or_default();
+    touched.iter().any(|Object(touched)| {
+        let (owner, arn) = (said(&touched.account), said(&touched.arn));
+        let is_source = arn.rsplit(':').next() == Some(source);
+        said(&touched.kind) == "AWS::S3::Bucket" && !is_source && !owner.is_empty() && owner != account
+    })
 }
 
 /// The check that an operation asks for.
@@ -49,6 +79,11 @@ fn by_operation(service: &str, name: &str) -> Option<fn(&Request<'_>) -> bool> {
             |r| r.names_other(&["valuesToAdd"])
         }
         ("redshift", "AuthorizeSnapshotAccess") => |r| r.names_other(&["accountWithRestoreAccess"]),
+        ("redshift", "AuthorizeDataShare") => |r| r.names_other(&["consumerIdentifier"]),
+        ("redshift", "AuthorizeEndpointAccess") => |r| r.names_other(&["account"]),
+        ("kms", "CreateGrant") => |r| r.names_other(&["granteePrincipal"]),
+        ("elasticmapreduce", "PutBlockPublicAccessConfiguration") => |r| r.lifts_block(),
+        ("s3", "PutBucketReplication") => |r| r.replicates_away(),
         ("ssm", "ModifyDocumentPermission") => |r| r.names_other(&["accountIdsToAdd"]),
         ("ram", "CreateResourceShare" | "AssociateResourceShare") => |r| r.names_other(&["principals"]),
         ("sns" | "sqs", "AddPermission") => |r| r.names_other(&["aWSAccountId", "aWSAccountIds", "AWSAccountIds"]),
@@ -125,11 +160,10 @@ impl Request<'_> {
         })
     }
 
-    /// `publiclyAccessible` is asked for.
-    fn by_flag(&self) -> bool {
+    /// Replicas are to belong to another account.
+    fn replicates_away(&self) -> bool {
         any(self.parameters, "", &mut |key, leaf| {
-            key.eq_ignore_ascii_case("publiclyAccessible")
-                && (*leaf == Value::Bool(true) || leaf.as_str() == Some("true"))
+            key == "Account" && leaf.as_str().is_some_and(|who| self.is_other(who))
         })
     }
 
@@ -208,6 +242,13 @@ impl Request<'_> {
         let is_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
         account.contains(['*', '?']) || (is_account && account != self.account)
     }
+}
+
+/// Whether `publiclyAccessible` is true anywhere.
+fn says_public(value: &Value) -> bool {
+    any(value, "", &mut |key, leaf| {
+        key.eq_ignore_ascii_case("publiclyAccessible") && (*leaf == Value::Bool(true) || leaf.as_str() == Some("true"))
+    })
 }
 
 /// Whether a condition operator lets only what it names through.

@@ -51,6 +51,28 @@ fn requests_that_open_something_are_seen() {
         ("lambda", "CreateFunctionUrlConfig", json!({"authType": "NONE"})),
         ("codebuild", "UpdateProjectVisibility", json!({"projectVisibility": "PUBLIC_READ"})),
         ("ssm", "ModifyDocumentPermission", json!({"accountIdsToAdd": ["all"]})),
+        ("redshift", "AuthorizeDataShare", json!({"consumerIdentifier": "444455556666"})),
+        ("redshift", "AuthorizeEndpointAccess", json!({"account": "444455556666"})),
+        (
+            "kms",
+            "CreateGrant",
+            json!({"granteePrincipal": "arn:aws:iam::444455556666:role/r", "operations": ["Decrypt"]}),
+        ),
+        (
+            "elasticmapreduce",
+            "PutBlockPublicAccessConfiguration",
+            json!({"blockPublicAccessConfiguration": {"blockPublicSecurityGroupRules": false}}),
+        ),
+        (
+            "s3",
+            "PutBucketReplication",
+            json!({"ReplicationConfiguration": {"Rule": {"Destination": {"Account": "444455556666"}}}}),
+        ),
+        ("ecr", "SetRepositoryPolicy", json!({"policyText": everyone.to_string()})),
+        ("glacier", "SetVaultAccessPolicy", json!({"policy": {"policy": everyone.to_string()}})),
+        ("backup", "PutBackupVaultAccessPolicy", json!({"policy": everyone.to_string()})),
+        ("secretsmanager", "PutResourcePolicy", json!({"resourcePolicy": everyone.to_string()})),
+        ("es", "UpdateDomainConfig", json!({"accessPolicies": everyone.to_string()})),
     ] {
         assert!(opens(service, name, &parameters), "{service}:{name} {parameters}");
     }
@@ -82,11 +104,43 @@ fn their_near_misses_are_not() {
         ("s3", "PutObject", json!({"key": "public-read"})),
         ("s3", "PutBucketPublicAccessBlock", json!({"PublicAccessBlockConfiguration": {"BlockPublicAcls": "true"}})),
         ("lambda", "AddPermission", json!({"principal": "s3.amazonaws.com"})),
+        ("kms", "CreateGrant", json!({"granteePrincipal": "ec2.eu-west-1.amazonaws.com"})),
+        (
+            "s3",
+            "PutBucketReplication",
+            json!({"ReplicationConfiguration": {"Rule": {"Destination": {"Account": OWN}}}}),
+        ),
         ("lambda", "AddPermission", json!({"principal": "*", "principalOrgID": "o-1"})),
         ("ram", "AssociateResourceShare", json!({"principals": ["arn:aws:organizations::444455556666:ou/o-1/ou-1"]})),
     ] {
         assert!(!opens(service, name, &parameters), "{service}:{name} {parameters}");
     }
+}
+
+#[test]
+fn a_response_tells_what_a_default_did() {
+    let made =
+        |name, public: bool| made_public(name, &json!({"dBInstance": {"publiclyAccessible": public}}).to_string());
+    assert!(made("RestoreDBInstanceFromDBSnapshot", true));
+    assert!(!made("RestoreDBInstanceFromDBSnapshot", false));
+    // It may have been so before.
+    assert!(!made("ModifyDBInstance", true));
+}
+
+#[test]
+fn a_copy_into_another_accounts_bucket_is_told_from_one_out_of_it() {
+    let bucket = |name: &str, account: &str| json!({"type": "AWS::S3::Bucket", "ARN": format!("arn:aws:s3:::{name}"), "accountId": account});
+    let copies = |name: &str, buckets: Value| {
+        let buckets = buckets.to_string();
+        let touched: crate::wire::List<Object<Touched<'_>>, 8> = serde_json::from_str(&buckets).unwrap();
+        let parameters = json!({"bucketName": "to", "x-amz-copy-source": "/from/some/key"}).to_string();
+        copies_away(name, &touched.0, &serde_json::from_str(&parameters).unwrap(), OWN)
+    };
+    let (own, other) = (OWN, "444455556666");
+    assert!(copies("CopyObject", json!([bucket("to", other), bucket("from", own)])));
+    assert!(!copies("CopyObject", json!([bucket("to", own), bucket("from", other)])));
+    assert!(!copies("CopyObject", json!([bucket("to", own), bucket("from", own)])));
+    assert!(!copies("GetObject", json!([bucket("to", other)])));
 }
 
 #[test]

@@ -179,6 +179,38 @@ fn letting_everybody_in_exposes_and_shutting_them_out_does_not() {
 }
 
 #[test]
+fn a_database_that_every_network_reaches_is_exposed() {
+    let exposes = |service: &str, network: &str| {
+        let settings = json!({"ipConfiguration": {"authorizedNetworks": [{"value": network}]}});
+        let (service, request) = (json!(service), json!({"body": {"settings": settings}}));
+        let update = ("/protoPayload/methodName", json!("cloudsql.instances.update"));
+        let permission = ("/protoPayload/authorizationInfo/0/permission", json!("cloudsql.instances.update"));
+        with(&[update, permission, ("/protoPayload/serviceName", service), ("/protoPayload/request", request)])
+            .resource
+            .exposes
+    };
+    assert!(exposes("cloudsql.googleapis.com", "0.0.0.0/0"));
+    assert!(!exposes("cloudsql.googleapis.com", "198.51.100.0/24"));
+    // A default route is a route.
+    assert!(!exposes("compute.googleapis.com", "0.0.0.0/0"));
+}
+
+#[test]
+fn what_a_call_asks_for_tells_that_it_changes_permissions() {
+    for (permission, verb) in [
+        ("iam.serviceAccountKeys.create", Verb::PermissionChange),
+        ("storage.hmacKeys.create", Verb::PermissionChange),
+        ("iam.serviceAccounts.actAs", Verb::Write),
+        ("deploymentmanager.deployments.create", Verb::Write),
+    ] {
+        let method = ("/protoPayload/methodName", json!("v2.deploymentmanager.deployments.insert"));
+        let service = ("/protoPayload/serviceName", json!("deploymentmanager.googleapis.com"));
+        let asked = ("/protoPayload/authorizationInfo", json!([{"granted": true, "permission": permission}]));
+        assert_eq!(with(&[method, service, asked]).verb, verb, "{permission}");
+    }
+}
+
+#[test]
 fn what_is_no_audit_log_is_unsupported_and_what_lacks_a_field_says_which() {
     let mut flow = entry();
     flow["protoPayload"].take();

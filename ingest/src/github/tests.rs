@@ -94,6 +94,8 @@ fn opening_a_repository_exposes_it() {
     assert!(with(&public).resource.exposes);
     let private = [("action", json!("repo.access")), ("visibility", json!("private"))];
     assert!(!with(&private).resource.exposes);
+    assert!(with(&[("action", json!("repo.transfer_outgoing"))]).resource.exposes);
+    assert!(!with(&[("action", json!("private_repository_forking.disable"))]).resource.exposes);
     assert_eq!(with(&private).resource.id, "shop/site");
 }
 
