@@ -15,6 +15,7 @@ mod remedy;
 mod risk;
 mod toml_file;
 mod vocabulary;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,6 +40,7 @@ pub use registry::{Agent, Class, Registry};
 pub(crate) use risk::Limit;
 pub use risk::Risk;
 pub use vocabulary::Vocabulary;
+pub use wanted::WantedApproval;
 
 use crate::baselines::Heard;
 use crate::detector::{Detector, SayDo};
