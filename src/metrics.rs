@@ -16,6 +16,7 @@ use tautline_detectors::event::{Millis, Source};
 use tautline_ingest::{Reason, Rejection};
 
 use crate::checkpoint::SkipReason;
+use crate::gate::GateMetrics;
 use crate::status::Blind;
 
 /// All metrics, and the registry that they are in.
@@ -38,6 +39,7 @@ pub(crate) struct Metrics {
     commit: Histogram,
     policy_errors: IntCounter,
     pub(crate) checkpoints: CheckpointMetrics,
+    pub(crate) gate: GateMetrics,
     rulebook_reloads: IntCounterVec,
     notices: IntGauge,
     notices_full: IntGauge,
@@ -118,6 +120,7 @@ impl Metrics {
                 "Policies that could not be evaluated; each is a deviation too.",
             )?,
             checkpoints: CheckpointMetrics::new()?,
+            gate: GateMetrics::new()?,
             notices: IntGauge::new(
                 "tautline_unregistered_notices",
                 "Reports about unregistered principals that are remembered, in the shard that has most.",
@@ -156,6 +159,7 @@ impl Metrics {
         registry.register(Box::new(self.notices.clone()))?;
         registry.register(Box::new(self.notices_full.clone()))?;
         self.pairing.register(registry)?;
+        self.gate.register(registry)?;
         self.checkpoints.register(registry)
     }
 
