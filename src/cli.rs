@@ -3,6 +3,7 @@
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -16,7 +17,7 @@ use crate::output::dead_letter::Keys;
 use crate::output::text;
 use crate::replay::{Form, Replay};
 use crate::signing::Key;
-use crate::{check, demo, explain, kafka, redaction, rules, signing};
+use crate::{check, demo, explain, gate, kafka, redaction, rules, signing};
 
 /// Keeps AI agents on a taut line while they work on cloud production.
 ///
@@ -26,7 +27,7 @@ use crate::{check, demo, explain, kafka, redaction, rules, signing};
 #[command(version, max_term_width = 110)]
 #[command(after_help = "Exit codes:
   0  done, and nothing to complain of
-  1  what was checked or replayed has faults (see the messages)
+  1  what was checked or replayed has faults (see the messages), or what was asked is denied
   2  wrong usage, wrong configuration, or something that could not be read or reached")]
 struct Cli {
     #[command(subcommand)]
@@ -126,6 +127,16 @@ enum Command {
         id: String,
         /// Where the private key goes; the file must not exist
         file: PathBuf,
+    },
+    /// Ask whether an agent may do something, before it does: exit code 0 if it may, 1 if not, 2 if nobody can be asked
+    Gate {
+        #[command(flatten)]
+        ask: Box<gate::Ask>,
+        #[command(flatten)]
+        target: gate::Target,
+        /// Ask nobody: judge by the policies on disk, without approvals and behaviour
+        #[arg(long, conflicts_with_all = ["url", "token_file", "ca"])]
+        offline: bool,
     },
     /// Explain one alert: what was expected, what was seen, which policy line, and what would have complied
     Explain {
@@ -232,6 +243,19 @@ fn run(cli: &Cli) -> Result<ExitCode> {
             redaction::write_secret(file, &key.private().to_string())?;
             writeln!(out, "{}", serde_json::json!({ "keys": [key.public()] }))?;
             true
+        }
+        Command::Gate { ask, target, offline } => {
+            let request = ask.request(read_text)?;
+            let answer = if *offline {
+                gate::offline(request, &Arc::new(rulebook(&config.rulebook)?), redaction::passing(&config)?)?
+            } else {
+                target.ask(&request, read_text)?
+            };
+            match cli.common.output {
+                Output::Json => writeln!(out, "{answer}")?,
+                Output::Auto | Output::Table => gate::write(&answer, &mut out)?,
+            }
+            gate::is_permit(&answer)
         }
         Command::Explain { id, alerts } => {
             let deviation = explain::find(alerts, id.as_deref())?;

@@ -16,6 +16,7 @@ use toml::de::{DeTable, ValueDeserializer};
 
 use crate::checkpoint::Location;
 use crate::connection::{Sasl, Tls};
+use crate::gate::{self, Gate};
 use crate::secret::SecretSource;
 
 /// The whole configuration. Unknown keys are errors.
@@ -29,6 +30,7 @@ pub(crate) struct Config {
     pub(crate) rulebook: RulebookPaths,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) http: Http,
+    pub(crate) gate: Option<Gate>,
     pub(crate) revocation: Revocation,
     pub(crate) redaction: Redaction,
 }
@@ -351,6 +353,7 @@ impl Config {
             rulebook: section(&mut root, "rulebook", &mut errors),
             checkpoints: section(&mut root, "checkpoints", &mut errors),
             http: section(&mut root, "http", &mut errors),
+            gate: section(&mut root, "gate", &mut errors),
             revocation: section(&mut root, "revocation", &mut errors),
             redaction: section(&mut root, "redaction", &mut errors),
         };
@@ -359,17 +362,22 @@ impl Config {
             let offset = connection.iter().find(|(name, _)| *name == section).map_or(0, |(_, offset)| *offset);
             lines.push(format!("{}:{}: {fault}", path.display(), line(text, offset)));
         }
+        for (offset, fault) in config.gate.iter().flat_map(Gate::faults) {
+            lines.push(format!("{}:{}: {fault}", path.display(), line(text, offset)));
+        }
         for unknown in root.keys() {
             let line = line(text, unknown.span().start);
             lines.push(format!("{}:{line}: unknown section `{}`", path.display(), unknown.get_ref()));
         }
         let base = path.parent().unwrap_or(Path::new(""));
         config.kafka.tls.iter_mut().for_each(|tls| tls.locate(base));
+        config.gate.iter_mut().for_each(|gate| gate.locate(base));
         let locate = |secret: &mut SecretSource| {
             secret.locate(format!("{}:{}", path.display(), line(text, secret.offset())), base);
         };
         config.passwords().for_each(locate);
         config.redaction.keys().for_each(locate);
+        config.gate.iter_mut().flat_map(Gate::secrets).for_each(locate);
         if lines.is_empty() { Ok(config) } else { Err(anyhow!("{}", lines.join("\n"))) }
     }
 
@@ -386,6 +394,7 @@ impl Config {
         let mut faults: Vec<String> = unread.map(|error| format!("{error:#}")).collect();
         let unfit = self.redaction.keys().filter_map(|key| key.read_key().err());
         faults.extend(unfit.map(|error| format!("{error:#}")));
+        faults.extend(self.gate.iter().flat_map(gate::check));
         faults.extend(self.gaps().into_iter().map(str::to_owned));
         if faults.is_empty() { Ok(()) } else { Err(anyhow!("{}", faults.join("\n"))) }
     }

@@ -1,7 +1,8 @@
 //! Tautline keeps AI agents on a taut line while they work on cloud production.
 //!
 //! This package is the shell: every input and output. What is judged and learned is in `tautline-detectors`, what bytes
-//! mean in `tautline-ingest`. The library is for stages of one's own over Kafka: see [`kafka::run_stage`].
+//! mean in `tautline-ingest`. The library is for stages of one's own over Kafka, see [`kafka::run_stage`], and for
+//! enforcement points of one's own, see [`gate::Client`].
 
 mod check;
 mod checkpoint;
@@ -12,6 +13,7 @@ mod demo;
 mod explain;
 mod feed;
 mod files;
+pub mod gate;
 mod http;
 pub mod kafka;
 mod metrics;

@@ -18,6 +18,7 @@ use tautline_ingest::{Reason, Rejection};
 mod quiet;
 
 use crate::checkpoint::SkipReason;
+use crate::gate::GateMetrics;
 use crate::status::Blind;
 pub(crate) use quiet::QuietMetrics;
 
@@ -41,6 +42,7 @@ pub(crate) struct Metrics {
     commit: Histogram,
     policy_errors: IntCounter,
     pub(crate) checkpoints: CheckpointMetrics,
+    pub(crate) gate: GateMetrics,
     rulebook_reloads: IntCounterVec,
     notices: IntGauge,
     notices_full: IntGauge,
@@ -122,6 +124,7 @@ impl Metrics {
                 "Policies that could not be evaluated; each is a deviation too.",
             )?,
             checkpoints: CheckpointMetrics::new()?,
+            gate: GateMetrics::new()?,
             notices: IntGauge::new(
                 "tautline_unregistered_notices",
                 "Reports about unregistered principals that are remembered, in the shard that has most.",
@@ -162,6 +165,7 @@ impl Metrics {
         registry.register(Box::new(self.notices_full.clone()))?;
         self.pairing.register(registry)?;
         self.quiet.register(registry)?;
+        self.gate.register(registry)?;
         self.checkpoints.register(registry)
     }
 

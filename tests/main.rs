@@ -17,6 +17,7 @@ mod connection;
 mod controls;
 mod determinism;
 mod e2e;
+mod gate;
 mod golden;
 mod privacy;
 mod recovery;

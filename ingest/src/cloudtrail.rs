@@ -378,7 +378,7 @@ fn web_identity(web: WebIdentity<'_>) -> Result<Option<String>, Rejection> {
 
 /// Splits `arn:aws:sts::ACCOUNT:assumed-role/NAME/SESSION` into the role's ARN and the session. The path of the role,
 /// if it has one, is not in there.
-pub(crate) fn assumed_role(arn: &str) -> Option<(String, String)> {
+pub fn assumed_role(arn: &str) -> Option<(String, String)> {
     let (partition, rest) = arn.strip_prefix("arn:")?.split_once(":sts::")?;
     let (account, rest) = rest.split_once(":assumed-role/")?;
     let (role, session) = rest.split_once('/').unwrap_or((rest, ""));

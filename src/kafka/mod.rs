@@ -18,6 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use tautline_detectors::event::Event;
 use tautline_detectors::rulebook::Rulebook;
 use tautline_ingest::redact::Redactor;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -25,6 +26,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::checkpoint::Checkpoints;
 use crate::cli;
 use crate::config::Config;
+use crate::gate::{self, Answer, Gate, Oracle, Server};
 use crate::http;
 use crate::output::dead_letter::Letters;
 use crate::redaction;
@@ -106,6 +108,9 @@ pub(crate) fn run(mut config: Config) -> Result<()> {
     let (stop, handle) = (AtomicBool::new(false), runtime.handle().clone());
     let desk = Arc::default();
     let shared = Arc::new(Shared { config, book, redactor, letters, status, checkpoints, desk, stop, runtime: handle });
+    if let Some(gate) = &shared.config.gate {
+        open_gate(gate, &shared)?;
+    }
     let mut stages = vec![spawn(engine::EngineStage::NAME, &shared, engine::EngineStage::open)?];
     if !shared.config.log.direct {
         stages.push(spawn("hop", &shared, |shared| Ok(hop::Hop::new(shared)))?);
@@ -116,6 +121,26 @@ pub(crate) fn run(mut config: Config) -> Result<()> {
     for stage in stages {
         stage.join().map_err(|_| anyhow::anyhow!("a stage panicked"))?;
     }
+    Ok(())
+}
+
+impl Oracle for Shared {
+    fn book(&self) -> Arc<Rulebook> {
+        Shared::book(self)
+    }
+
+    fn ask(&self, event: &Event) -> Answer {
+        gate::guardrails(&Shared::book(self), event)
+    }
+}
+
+/// Opens the gate's port, so that a taken one is an error at start-up, and answers there from then on.
+fn open_gate(gate: &Gate, shared: &Arc<Shared>) -> Result<()> {
+    let listener = shared.runtime.block_on(http::bind(*gate.listen.get_ref()))?;
+    let oracle: Arc<dyn Oracle> = Arc::clone(shared) as _;
+    let server = Server::open(gate, oracle, shared.redactor.clone(), Arc::clone(&shared.status))?;
+    tracing::info!("the gate answers at {}", gate.identifier());
+    shared.runtime.spawn(gate::serve(listener, Arc::new(server), gate.tls.clone()));
     Ok(())
 }
 

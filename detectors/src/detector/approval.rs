@@ -72,7 +72,7 @@ impl Approvals {
                 closest.get_or_insert(Standing::Missing { why });
                 continue;
             }
-            if !held.approval.irreversible && is_irreversible(event, book) {
+            if !held.approval.irreversible && book.is_irreversible(event) {
                 let why = format!("cannot be undone, which approval `{}` does not say", held.id);
                 closest.get_or_insert(Standing::Missing { why });
                 continue;
@@ -261,12 +261,6 @@ fn compare(held: &HeldApproval, event: &Event, book: &Rulebook) -> Comparison {
         Side::Done => book.operations.compare(&held.approval, event),
         Side::Said => book.operations.compare_declared(&held.approval, event),
     }
-}
-
-/// Whether nothing undoes a change: no operation that is declared to, and no state from before that was kept. The audit log
-/// knows nothing of the latter.
-fn is_irreversible(event: &Event, book: &Rulebook) -> bool {
-    book.operations.inverse(event).is_none() && event.pre_state.is_none()
 }
 
 fn use_up(event: &Event, by: &[usize], dossier: &mut Dossier) {

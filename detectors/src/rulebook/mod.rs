@@ -18,6 +18,7 @@ mod risk;
 mod routes;
 mod toml_file;
 mod vocabulary;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -44,6 +45,7 @@ pub(crate) use risk::Limit;
 pub use risk::Risk;
 pub use routes::{Route, Routes};
 pub use vocabulary::Vocabulary;
+pub use wanted::WantedApproval;
 
 use crate::baselines::Heard;
 use crate::detector::{Detector, SayDo};

@@ -167,7 +167,7 @@ fn is_hidden(value: &str) -> bool {
 }
 
 /// Text as it is, anything else as JSON.
-fn parsed(value: &str) -> Value {
+pub(super) fn parsed(value: &str) -> Value {
     serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()))
 }
 

@@ -1,0 +1,172 @@
+//! What is decided of what is known.
+
+use tautline_detectors::deviation::{Evidence, Severity};
+
+use super::super::{Position, Quarantine};
+use super::*;
+
+/// What somebody says who found the policies' breach improbable instead.
+fn improbable(severity: Severity) -> Knows {
+    Box::new(move |book, event| {
+        let mut answer = knowing(book, event);
+        for deviation in &mut answer.deviations {
+            let evidence = Evidence {
+                what: "tool".into(),
+                observed: "a".into(),
+                expected: "b".into(),
+                p_value: Some(1e-9),
+                sample: 9,
+                score: 9.0,
+            };
+            (deviation.severity, deviation.policy, deviation.evidence) = (severity, None, vec![evidence]);
+        }
+        answer
+    })
+}
+
+#[tokio::test]
+async fn a_broken_policy_denies_and_says_why_without_contents() {
+    let stand = start(book(false), "", Box::new(knowing)).await;
+    let answer = stand.ask(&deletion()).await;
+    assert!(!decision(&answer));
+    let reasons = answer["context"]["reasons"].as_array().unwrap();
+    let reach = reasons.iter().find(|reason| reason["control"] == "environment-boundaries").expect("a reason of it");
+    for member in ["severity", "what", "policy", "counterfactual"] {
+        assert!(!reach[member].as_str().unwrap().is_empty(), "{reach}");
+    }
+    assert_eq!(answer["context"]["rulebook"], book(false).hash());
+    assert!(!answer["context"]["reasons"].to_string().contains("vol-1"), "no arguments");
+    assert!(!answer.to_string().contains("secret plan"), "no reasoning");
+    let permitted = stand.ask(&lookup()).await;
+    assert!(decision(&permitted), "{permitted}");
+    assert_eq!(permitted["context"]["reasons"], json!([]));
+}
+
+#[tokio::test]
+async fn what_is_improbable_is_advice_up_to_a_severity() {
+    for (gate, severity, expected) in [
+        ("", Severity::High, true),
+        ("", Severity::Critical, false),
+        ("deny_statistical = \"medium\"", Severity::Medium, false),
+        ("deny_statistical = \"medium\"", Severity::Low, true),
+    ] {
+        let stand = start(book(false), gate, improbable(severity)).await;
+        let answer = stand.ask(&deletion()).await;
+        assert_eq!(decision(&answer), expected, "{gate} {severity}: {answer}");
+        let (told, other) = if expected { ("advice", "reasons") } else { ("reasons", "advice") };
+        assert_eq!(answer["context"][other], json!([]));
+        assert_eq!(answer["context"][told][0]["severity"], severity.name());
+    }
+}
+
+#[tokio::test]
+async fn in_quarantine_an_agent_may_only_look() {
+    let knows = |book: &Arc<Rulebook>, event: &Event| {
+        let quarantine =
+            Quarantine { since: 1_780_390_800_000, by: "reach".to_owned(), reason: "deleted a crown jewel".to_owned() };
+        Answer { quarantine: Some(quarantine), ..trusting(book, event) }
+    };
+    let stand = start(book(false), "", Box::new(knows)).await;
+    let mut write = lookup();
+    assert!(decision(&stand.ask(&write).await), "a read");
+    for verb in ["write", "execute", "propose", "permission_change"] {
+        write["action"]["properties"]["verb"] = verb.into();
+        let answer = stand.ask(&write).await;
+        assert!(!decision(&answer), "{verb}");
+        assert_eq!(
+            reasons(&answer),
+            ["the agent is in quarantine since 2026-06-02T09:00:00Z, by reach: deleted a crown jewel"]
+        );
+        let expected = json!({ "since": "2026-06-02T09:00:00Z", "by": "reach", "reason": "deleted a crown jewel" });
+        assert_eq!(answer["context"]["quarantine"], expected);
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_a_policy_forbids_is_none_of_quarantine_either() {
+    let knows = |book: &Arc<Rulebook>, event: &Event| {
+        let quarantine = Quarantine { since: 0, by: "a person".to_owned(), reason: "x".to_owned() };
+        Answer { quarantine: Some(quarantine), ..knowing(book, event) }
+    };
+    let stand = start(book(false), "", Box::new(knows)).await;
+    let mut read = lookup();
+    read["action"]["name"] = "a_tool_of_others".into();
+    assert!(!decision(&stand.ask(&read).await));
+}
+
+/// Asks, in an environment, with a verb, somebody who knows nothing but that nothing is forbidden.
+async fn unknown(gate: &str, account: &str, verb: &str) -> Value {
+    let knows = |book: &Arc<Rulebook>, event: &Event| Answer { trust: None, learning: None, ..trusting(book, event) };
+    let stand = start(book(false), gate, Box::new(knows)).await;
+    let mut request = lookup();
+    request["action"]["name"] = "custom_tool".into();
+    request["action"]["properties"]["verb"] = verb.into();
+    request["resource"]["properties"] = json!({ "account": account });
+    stand.ask(&request).await
+}
+
+#[tokio::test]
+async fn what_nobody_knows_is_closed_for_changes_of_production() {
+    let (production, staging, unmapped) = ("111111111111", "222222222222", "999999999999");
+    for (gate, account, verb, expected) in [
+        ("", production, "read", true),
+        ("", production, "propose", true),
+        ("", production, "write", false),
+        ("", production, "execute", false),
+        ("", unmapped, "write", false),
+        ("", staging, "write", true),
+        ("unavailable = \"closed\"", staging, "read", false),
+        ("unavailable = \"open\"", production, "write", true),
+    ] {
+        let answer = unknown(gate, account, verb).await;
+        assert_eq!(decision(&answer), expected, "{gate} {account} {verb}: {answer}");
+        assert_eq!(answer["context"]["behaviour"], "unavailable");
+        assert_eq!(answer["context"].get("trust"), None);
+        assert_eq!(expected, reasons(&answer).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn an_act_without_its_approval_names_it() {
+    let found = |book: &Arc<Rulebook>, event: &Event| {
+        let mut answer = knowing(book, event);
+        answer.deviations.truncate(1);
+        answer.deviations[0].evidence[0].what = "approval".to_owned();
+        answer
+    };
+    let stand = start(book(false), "", Box::new(found)).await;
+    let answer = stand.ask(&deletion()).await;
+    assert!(!decision(&answer));
+    let approval = &answer["context"]["approval"];
+    let expected = json!({ "VolumeId": "vol-1", "Force": true });
+    assert_eq!((&approval["operation"], &approval["resource"]), (&json!("ec2:DeleteVolume"), &json!("vol-1")));
+    assert_eq!((&approval["parameters"], &approval["requester"]), (&expected, &json!("deploy-bot")));
+    assert_eq!((&approval["people"], &approval["irreversible"]), (&json!(2), &json!(true)));
+    let stated: tautline_detectors::statement::Approval = serde_json::from_value(approval.clone()).unwrap();
+    assert_eq!(stated.digest, stated.digest(), "it can be signed as it is");
+    let other = start(book(false), "", Box::new(knowing)).await.ask(&deletion()).await;
+    assert_eq!(other["context"].get("approval"), None, "an approval would not clear what policies forbid");
+    let blind = start(book(false), "unavailable = \"open\"", Box::new(guardrails)).await.ask(&deletion()).await;
+    assert_eq!(blind["context"]["approval"]["people"], 2, "it may lack one: nobody can say");
+    assert!(blind["context"]["advice"].to_string().contains("needs an approval"), "{blind}");
+}
+
+#[tokio::test]
+async fn an_answer_says_what_it_rests_on() {
+    let knows = |book: &Arc<Rulebook>, event: &Event| {
+        let position = Position { topic: "tautline.events".to_owned(), partition: 3, offset: 812 };
+        Answer { position: Some(position), learning: Some(true), ..knowing(book, event) }
+    };
+    let stand = start(book(false), "", Box::new(knows)).await;
+    let context = stand.ask(&lookup()).await["context"].take();
+    assert_eq!(context["position"], json!({ "topic": "tautline.events", "partition": 3, "offset": 812 }));
+    assert_eq!((&context["behaviour"], &context["trust"]), (&json!("learning"), &json!(97)));
+}
+
+#[tokio::test]
+async fn who_is_in_no_registry_is_denied_even_where_no_policy_is_against_it() {
+    let stand = start(book(false), "", Box::new(trusting)).await;
+    let mut request = lookup();
+    request["subject"]["id"] = "stranger".into();
+    assert_eq!(reasons(&stand.ask(&request).await), ["`stranger` is no agent of the registry"]);
+}
