@@ -224,7 +224,12 @@ fn books() -> &'static [Arc<Rulebook>; 3] {
         support::edit(&mut other, "registry/playbooks/platform.toml", "idle = \"1h\"", "idle = \"5m\"");
         let mut fewer = shipped.clone();
         support::without_agent(&mut fewer, "night-bot");
-        support::edit(&mut fewer, "off-hours/control.toml", "response = \"alert\"", "response = \"alert\"\nmode = \"shadow\"");
+        support::edit(
+            &mut fewer,
+            "off-hours/control.toml",
+            "response = \"alert\"",
+            "response = \"alert\"\nmode = \"shadow\"",
+        );
         fewer.push(support::file("registry/exceptions.toml", EXCEPTIONS));
         [read(shipped), read(other), read(fewer)]
     })

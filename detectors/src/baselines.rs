@@ -24,8 +24,8 @@ mod snapshot;
 
 pub use cells::Cell;
 pub(crate) use credentials::User;
-pub use dossier::{Dossier, Quarantine};
 pub(crate) use dossier::{Change, HeldApproval, HeldOverride, Side, Sum, Unapproved};
+pub use dossier::{Dossier, Quarantine};
 pub(crate) use habits::{ArgumentHabit, FirstTime, ReadHabit, ReasoningHabit, RunGroups, ToldText};
 pub(crate) use pairing::{Declared, Effect, MOST_FOLLOWED, kept};
 pub use pairing::{Heard, Pairing, Waiting};

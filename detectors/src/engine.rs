@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::baselines::{
-    Baselines, Dimension, Dossier, Heard, Note, Observed, Pairing, Past, Piece, Profile, Quarantine, RunState, Slot, User,
+    Baselines, Dimension, Dossier, Heard, Note, Observed, Pairing, Past, Piece, Profile, Quarantine, RunState, Slot,
+    User,
 };
 use crate::detector::{Case, Conformance, Detector, Found, Hearing, Memory, Now, Sharing, Sighting, Suspicion};
 use crate::deviation::{AgentFacts, Deviation, Evidence, LearningState, Rollback, Severity, TrustChange};
@@ -283,7 +284,8 @@ impl Engine {
     fn report_sharing(&mut self, book: &Rulebook, agent: &str, event: &Event, other: &User) -> Vec<Deviation> {
         let claimed = !event.source.is_audit();
         let is_about_other = other.claimed && !claimed;
-        let (culprit, owner) = if is_about_other { (other.agent.as_str(), agent) } else { (agent, other.agent.as_str()) };
+        let (culprit, owner) =
+            if is_about_other { (other.agent.as_str(), agent) } else { (agent, other.agent.as_str()) };
         let Some(entry) = book.registry.by_id(culprit) else { return Vec::new() };
         let use_of = if is_about_other {
             let (id, credential) = (other.event.clone(), Credential { claimed: true, ..event.credential.clone() });

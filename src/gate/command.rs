@@ -8,7 +8,6 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use tautline_detectors::deviation::Severity;
 use tautline_detectors::rulebook::Rulebook;
 use tautline_ingest::redact::Redactor;
 
@@ -16,7 +15,7 @@ use super::act::{self, Subject};
 use super::authzen::{Fault, Request};
 use super::client::Client;
 use super::config::Unavailable;
-use super::decision::{Question, Rules, nobody};
+use super::decision::{Question, nobody};
 use super::guardrails;
 use crate::output::text::printable;
 
@@ -117,8 +116,7 @@ pub(crate) fn offline(request: Value, book: &Arc<Rulebook>, mut redactor: Redact
         return Ok(nobody(&request.subject.id, &request.subject.r#type, ("offline", at), book));
     };
     let event = act::event(&request, &subject, ("offline", at), &mut redactor, book).map_err(told)?;
-    let rules = Rules { deny_statistical: Severity::Critical, unavailable: Unavailable::Open };
-    Ok(rules.answer(Question { event: &event, id: "offline", at }, &guardrails(book, &event), book))
+    Ok(Unavailable::Open.answer(Question { event: &event, id: "offline", at }, &guardrails(book, &event), book))
 }
 
 /// Whether an answer permits.

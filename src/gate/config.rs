@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use tautline_detectors::deviation::Severity;
 use tautline_detectors::glob::Glob;
 use toml::Spanned;
 use url::{Host, Url};
@@ -27,9 +26,6 @@ pub(crate) struct Gate {
     /// Who may ask.
     #[serde(default, rename = "client")]
     pub(crate) clients: Vec<Spanned<Client>>,
-    /// From which severity on a finding that rests on statistics denies; below it is advice.
-    #[serde(default = "critical")]
-    pub(crate) deny_statistical: Severity,
     /// What is closed where nobody knows the agent's behaviour.
     #[serde(default)]
     pub(crate) unavailable: Unavailable,
@@ -88,10 +84,6 @@ pub(crate) enum Unavailable {
 
 fn listen() -> Spanned<SocketAddr> {
     Spanned::new(0..0, SocketAddr::from(([127, 0, 0, 1], 9465)))
-}
-
-fn critical() -> Severity {
-    Severity::Critical
 }
 
 fn forward_timeout_ms() -> u64 {

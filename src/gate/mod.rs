@@ -20,11 +20,11 @@ mod tls;
 
 use std::sync::Arc;
 
-use serde::Serialize;
-use tautline_detectors::deviation::Deviation;
-use tautline_detectors::engine::{Engine, Input};
-use tautline_detectors::event::{Event, Millis};
+use tautline_detectors::engine::{Engine, Opinion};
+use tautline_detectors::event::Event;
 use tautline_detectors::rulebook::Rulebook;
+
+use crate::output::ocsf::Position;
 
 pub use client::Client;
 pub(crate) use command::{Ask, Target, is_permit, offline, write};
@@ -37,49 +37,34 @@ pub(crate) trait Oracle: Send + Sync {
     /// The rulebook in force.
     fn book(&self) -> Arc<Rulebook>;
 
-    /// Judges one event by guardrails and, where this instance owns the agent's shard, by its behaviour. Nothing is learned.
-    fn ask(&self, event: &Event) -> Answer;
+    /// Judges one event, resolved by a rulebook: by behaviour too, where this instance owns the agent's shard. Nothing is
+    /// learned.
+    fn ask(&self, event: &Event, book: &Arc<Rulebook>) -> Reply;
+}
+
+/// What an oracle says.
+#[derive(Clone, Debug)]
+pub(crate) enum Reply {
+    /// What is known of the act.
+    Known(Box<Answer>),
+    /// The agent's shard is judged by another rulebook: an event that this one resolved is to be asked about.
+    JudgedBy(Arc<Rulebook>),
 }
 
 /// What is known of an act.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Answer {
-    /// Hash of the rulebook that judged it.
-    pub(crate) rulebook: String,
-    /// What would be reported; what only shadowed controls find is not in it.
-    pub(crate) deviations: Vec<Deviation>,
-    /// The agent's trust, 0 to 100; `None` where its behaviour is not available here.
-    pub(crate) trust: Option<f64>,
-    /// Whether too little is known of the agent yet.
-    pub(crate) learning: Option<bool>,
-    /// That the agent may do nothing for now.
-    pub(crate) quarantine: Option<Quarantine>,
-    /// What the knowledge of its behaviour rests on.
+    /// What the engine says of it.
+    pub(crate) opinion: Opinion,
+    /// What the knowledge of the agent's behaviour rests on: every record before this one. `None` where only the guardrails
+    /// are known here.
     pub(crate) position: Option<Position>,
 }
 
-/// That an agent may do nothing but look, until a responder releases it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Quarantine {
-    /// Since when.
-    pub(crate) since: Millis,
-    /// The control, or the person, that set it.
-    pub(crate) by: String,
-    /// Why.
-    pub(crate) reason: String,
-}
-
-/// How far the log was read: the state rests on every record before this offset.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Position {
-    pub(crate) topic: String,
-    pub(crate) partition: i32,
-    pub(crate) offset: i64,
-}
-
-/// What any instance can say of an act, knowing nothing of the agent's past: which policies it breaks.
+/// What any instance can say of an act, knowing nothing of the agent's past: which rules it breaks. Whether it has the
+/// approval that it wants is not known.
 pub(crate) fn guardrails(book: &Arc<Rulebook>, event: &Event) -> Answer {
-    let (_, mut deviations) = Engine::new(Arc::clone(book)).step(&Input::Event(Box::new(event.clone())));
-    deviations.retain(|deviation| deviation.policy.is_some());
-    Answer { rulebook: book.hash().to_owned(), deviations, ..Answer::default() }
+    let mut opinion = Engine::new(Arc::clone(book)).ask(event);
+    opinion.objections.retain(|objection| !objection.lacks_approval);
+    Answer { opinion, position: None }
 }

@@ -12,6 +12,8 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tautline_detectors::event::Event;
+use tautline_detectors::rulebook::Rulebook;
 use tautline_ingest::redact::Redactor;
 use tokio::time::Instant as Deadline;
 
@@ -19,11 +21,11 @@ use super::access::{Client, Clients};
 use super::act::{self, Subject};
 use super::authzen::{self, Batch, Fault};
 use super::client::EVALUATION;
-use super::config::Gate;
-use super::decision::{Question, Rules, nobody};
+use super::config::{Gate, Unavailable};
+use super::decision::{Question, nobody};
 use super::forward::{FORWARDED, Peers};
 use super::metrics::RefusalReason;
-use super::{Oracle, tls};
+use super::{Answer, Oracle, Reply, tls};
 use crate::status::Status;
 
 mod listen;
@@ -51,9 +53,20 @@ pub(crate) struct Server {
     redactor: Redactor,
     clients: Clients,
     peers: Peers,
-    rules: Rules,
+    unavailable: Unavailable,
     identifier: String,
     status: Arc<Status>,
+}
+
+/// How many rulebooks a question is judged by at most, while they are switched.
+const RULEBOOKS: usize = 8;
+
+/// What became of a question here.
+enum Judged {
+    /// It is about nobody who is registered, and answered.
+    Nobody(Value),
+    /// The act, what is known of it, and the rulebook that both are by.
+    Act(Box<Event>, Box<Answer>, Arc<Rulebook>),
 }
 
 /// Why a request is not evaluated.
@@ -103,8 +116,16 @@ impl Server {
     /// What [`check`] finds.
     pub(crate) fn open(gate: &Gate, oracle: Arc<dyn Oracle>, redactor: Redactor, status: Arc<Status>) -> Result<Self> {
         let clients = Clients::read(gate).map_err(|faults| anyhow!("{}", faults.join("\n")))?;
-        let (peers, rules) = (Peers::open(gate).context("`gate.peers`")?, Rules::from(gate));
-        Ok(Self { oracle, redactor, clients, peers, rules, identifier: gate.identifier(), status })
+        let peers = Peers::open(gate).context("`gate.peers`")?;
+        Ok(Self {
+            oracle,
+            redactor,
+            clients,
+            peers,
+            unavailable: gate.unavailable,
+            identifier: gate.identifier(),
+            status,
+        })
     }
 
     /// Answers a request of somebody whose certificate has these names.
@@ -204,23 +225,45 @@ impl Server {
 
     async fn evaluate_one(&self, request: Value, id: &str, asking: &Asking<'_>) -> Result<Value, Fault> {
         let mut request = authzen::Request::read(request)?;
-        let book = self.oracle.book();
         let at = act::time(&request, asking.now)?;
-        let Some(subject) = Subject::of(&request, &book) else {
-            let authzen::Entity { r#type, id: subject, .. } = &request.subject;
-            return Ok(nobody(subject, r#type, (id, at), &book));
+        let (event, answer, book) = match self.judge(&request, (id, at), asking)? {
+            Judged::Nobody(answer) => return Ok(answer),
+            Judged::Act(event, answer, book) => (event, answer, book),
         };
-        self.check_access(asking.client, &subject)?;
-        let event = act::event(&request, &subject, (id, at), &mut self.redactor.clone(), &book)?;
-        let answer = self.oracle.ask(&event);
-        if answer.trust.is_none() && !asking.is_forwarded {
+        if answer.position.is_none() && !asking.is_forwarded {
             // The same moment is judged, wherever it is.
             request.context.get_or_insert_default().insert("time".to_owned(), at.to_string().into());
             if let Some(answer) = self.peers.ask(&json!(request), id, asking.deadline).await {
                 return Ok(answer);
             }
         }
-        Ok(self.rules.answer(Question { event: &event, id, at }, &answer, &book))
+        Ok(self.unavailable.answer(Question { event: &event, id, at }, &answer, &book))
+    }
+
+    /// What is known of a request here, by the rulebook that judges the agent's shard.
+    fn judge(
+        &self,
+        request: &authzen::Request,
+        (id, at): (&str, Timestamp),
+        asking: &Asking<'_>,
+    ) -> Result<Judged, Fault> {
+        let mut book = self.oracle.book();
+        for _ in 0..RULEBOOKS {
+            let Some(subject) = Subject::of(request, &book) else {
+                let authzen::Entity { r#type, id: subject, .. } = &request.subject;
+                return Ok(Judged::Nobody(nobody(subject, r#type, (id, at), &book)));
+            };
+            self.check_access(asking.client, &subject)?;
+            let event = act::event(request, &subject, (id, at), &mut self.redactor.clone(), &book)?;
+            match self.oracle.ask(&event, &book) {
+                Reply::Known(answer) => return Ok(Judged::Act(Box::new(event), answer, book)),
+                Reply::JudgedBy(other) => book = other,
+            }
+        }
+        Err(Fault {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            message: "rulebooks are switched faster than a question is answered: ask again".to_owned(),
+        })
     }
 
     fn check_access(&self, client: &Client, subject: &Subject) -> Result<(), Fault> {

@@ -17,14 +17,16 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use serde_json::{Value, json};
+use tautline_detectors::deviation::LearningState;
 use tautline_detectors::event::Event;
 use tautline_detectors::rulebook::{RuleFile, Rulebook};
 use tokio::net::TcpListener;
 
 use super::client::{Http, pool};
 use super::config::{Gate, base_url};
-use super::{Answer, Oracle, Server, guardrails, serve};
+use super::{Answer, Oracle, Reply, Server, guardrails, serve};
 use crate::config::{Config, RulebookPaths};
+use crate::output::ocsf::Position;
 use crate::status::Status;
 use crate::{redaction, rules};
 
@@ -62,19 +64,29 @@ impl Oracle for Double {
         Arc::clone(&self.book)
     }
 
-    fn ask(&self, event: &Event) -> Answer {
-        (self.knows)(&self.book, event)
+    fn ask(&self, event: &Event, book: &Arc<Rulebook>) -> Reply {
+        Reply::Known(Box::new((self.knows)(book, event)))
     }
 }
 
-/// One who knows every agent, and nothing against anybody beyond the policies.
+/// One who knows every agent, and nothing against anybody beyond the rules.
 pub(super) fn knowing(book: &Arc<Rulebook>, event: &Event) -> Answer {
-    Answer { trust: Some(97.4), learning: Some(false), ..guardrails(book, event) }
+    let position = Position { topic: "tautline.events".to_owned(), partition: 0, offset: 7 };
+    let mut answer = Answer { position: Some(position), ..guardrails(book, event) };
+    (answer.opinion.trust, answer.opinion.state, answer.opinion.wanted) = (97.4, LearningState::Active, None);
+    answer
 }
 
 /// One who trusts everybody.
 pub(super) fn trusting(book: &Arc<Rulebook>, event: &Event) -> Answer {
-    Answer { deviations: Vec::new(), ..knowing(book, event) }
+    let mut answer = knowing(book, event);
+    answer.opinion.objections.clear();
+    answer
+}
+
+/// One who knows nothing of an agent's past.
+pub(super) fn unknowing(answer: Answer) -> Answer {
+    Answer { position: None, ..answer }
 }
 
 /// A running gate.

@@ -352,8 +352,7 @@ pub(super) fn create_topics(shared: &Shared) -> Result<()> {
 
 /// How many partitions the log has; 0 where it does not exist.
 pub(super) fn log_partitions(shared: &Shared) -> Result<usize> {
-    let consumer: BaseConsumer =
-        base(&shared.config.kafka)?.create().map_err(|error| refused(error, "client"))?;
+    let consumer: BaseConsumer = base(&shared.config.kafka)?.create().map_err(|error| refused(error, "client"))?;
     let topic = shared.config.log_topic();
     let metadata = consumer.fetch_metadata(Some(topic), NETWORK_TIMEOUT)?;
     Ok(metadata.topics().iter().find(|found| found.name() == topic).map_or(0, |found| found.partitions().len()))

@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::{FairMutex, RwLock};
-use tautline_detectors::engine::{Engine, Opinion};
+use tautline_detectors::engine::Engine;
 use tautline_detectors::event::Event;
+use tautline_detectors::rulebook::Rulebook;
 
 use super::client::Partition;
+use crate::gate::{Answer, Reply};
 use crate::output::ocsf::Position;
 
 /// An engine, and how far it has come.
@@ -59,16 +61,22 @@ impl Desk {
         self.seats.write().remove(partition);
     }
 
-    /// What the agent's engine says of an act, and what that rests on; `None` where its partition is not ours, or is still
-    /// being replayed.
+    /// What the agent's engine says of an act that a rulebook resolved, and what that rests on; `None` where its partition
+    /// is not ours, or is still being replayed.
     ///
     /// `keyed` says that the log is keyed by us. Else nobody knows where an agent lies of which nothing was read yet.
-    pub(crate) fn ask(&self, event: &Event, keyed: bool) -> Option<(Opinion, Position)> {
+    pub(crate) fn ask(&self, event: &Event, book: &Rulebook, keyed: bool) -> Option<Reply> {
         let (partition, seat) = if keyed { self.of_key(&event.agent.key()) } else { self.of_agent(event) }?;
         let mut seat = seat.lock();
+        if !seat.rebuilt {
+            return None;
+        }
+        if seat.engine.rulebook().hash() != book.hash() {
+            return Some(Reply::JudgedBy(Arc::clone(seat.engine.rulebook())));
+        }
         let Partition { topic, number } = partition;
-        let position = Position { topic: topic.to_string(), partition: number, offset: seat.next };
-        seat.rebuilt.then(|| (seat.engine.ask(event), position))
+        let position = Some(Position { topic: topic.to_string(), partition: number, offset: seat.next });
+        Some(Reply::Known(Box::new(Answer { opinion: seat.engine.ask(event), position })))
     }
 
     /// The seat of the partition to which librdkafka's partitioner (`consistent_random`) gives a key.
@@ -94,8 +102,6 @@ impl Desk {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn keys_go_where_the_producer_sends_them() {
         // zlib's CRC-32, which librdkafka's `consistent` partitioner takes, of the check string of its catalogue entry.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use tautline_detectors::deviation::Deviation;
 use tautline_detectors::baselines::Baselines;
+use tautline_detectors::deviation::Deviation;
 use tautline_detectors::engine::{Hushed, Input, Verdict};
 use tautline_detectors::event::{Event, Millis, Source};
 use tautline_ingest::Rejection;
@@ -144,7 +144,8 @@ impl EngineStage {
         let baselines = || seats.iter().map(|seat| seat.engine.baselines());
         status.agents(&book, baselines().flat_map(Baselines::iter).map(|(_, profile)| profile));
         status.metrics.notices(baselines().map(Baselines::notices));
-        let (excused, quarantined) = (baselines().flat_map(Baselines::excused), baselines().flat_map(Baselines::quarantined));
+        let (excused, quarantined) =
+            (baselines().flat_map(Baselines::excused), baselines().flat_map(Baselines::quarantined));
         status.metrics.quiet.state(&book, now(), excused, quarantined.count());
         drop(seats);
         self.count_waiting();

@@ -26,7 +26,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::checkpoint::Checkpoints;
 use crate::cli;
 use crate::config::Config;
-use crate::gate::{self, Answer, Gate, Oracle, Server};
+use crate::gate::{self, Gate, Oracle, Reply, Server};
 use crate::http;
 use crate::output::dead_letter::Letters;
 use crate::redaction;
@@ -129,8 +129,9 @@ impl Oracle for Shared {
         Shared::book(self)
     }
 
-    fn ask(&self, event: &Event) -> Answer {
-        gate::guardrails(&Shared::book(self), event)
+    fn ask(&self, event: &Event, book: &Arc<Rulebook>) -> Reply {
+        let known = self.desk.ask(event, book, !self.config.log.direct);
+        known.unwrap_or_else(|| Reply::Known(Box::new(gate::guardrails(book, event))))
     }
 }
 

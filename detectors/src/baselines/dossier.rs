@@ -61,8 +61,7 @@ impl Dossier {
     /// Whether anything in it may be for a tick to end. Habits and sums are not: most agents have some, and a tick that went through
     /// all of them would write to all of the memory.
     pub(super) fn waits(&self) -> bool {
-        let Self { approvals, unapproved, overrides, changes, sums: _, habits: _, quarantine: _, excused: _ } =
-            self;
+        let Self { approvals, unapproved, overrides, changes, sums: _, habits: _, quarantine: _, excused: _ } = self;
         !(approvals.is_empty() && unapproved.is_empty() && overrides.is_empty() && changes.is_empty())
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::say_do::resources_agree;
-use super::{Case, Detector, Found, Hearing, Now, Sighting, Suspicion, Wanted, duration};
+use super::{Case, Detector, Found, Hearing, Now, Sighting, Suspicion, duration};
 use crate::baselines::{Dossier, HeldApproval, Side, Unapproved};
 use crate::deviation::Severity;
 use crate::event::{Event, Millis, Outcome};
@@ -172,12 +172,10 @@ impl Detector for Approvals {
         matches!(self.standing(event, book, past.dossier()), Standing::Missing { .. })
     }
 
-    fn lacks(&self, sighting: Sighting<'_>) -> Option<(Suspicion, Wanted)> {
+    fn lacks(&self, sighting: Sighting<'_>) -> Option<Suspicion> {
         let Sighting { event, past, book, .. } = sighting;
         let Standing::Missing { why } = self.standing(event, book, past.dossier()) else { return None };
-        let people = book.risk.people(event);
-        let wanted = Wanted { people, irreversible: is_irreversible(event, book) };
-        Some((self.missing(event, &why, people), wanted))
+        Some(self.missing(event, &why, book.risk.people(event)))
     }
 
     fn keep(&self, sighting: Sighting<'_>, dossier: &mut Dossier) {

@@ -185,15 +185,6 @@ pub struct Found {
     pub suspicion: Suspicion,
 }
 
-/// The approval that would make an act pass.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// How many persons must give it.
-    pub people: u32,
-    /// Whether they must say that they know that the act cannot be undone.
-    pub irreversible: bool,
-}
-
 /// What the engine notes in the baselines for a detector.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Memory {
@@ -218,8 +209,8 @@ pub trait Detector: Send + Sync + std::fmt::Debug {
         false
     }
 
-    /// What is wrong with an event for want of a statement that may still come, and the approval that it lacks.
-    fn lacks(&self, _sighting: Sighting<'_>) -> Option<(Suspicion, Wanted)> {
+    /// What is wrong with an event for want of an approval that may still come.
+    fn lacks(&self, _sighting: Sighting<'_>) -> Option<Suspicion> {
         None
     }
 

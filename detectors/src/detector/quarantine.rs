@@ -27,7 +27,12 @@ impl Detector for UnderQuarantine {
             return None;
         }
         let what = format!("is done under quarantine, since {}: {}", held.by, held.reason);
-        Some(suspicion(&what, &event.action, "declared reads, until a responder releases the agent", Severity::Critical))
+        Some(suspicion(
+            &what,
+            &event.action,
+            "declared reads, until a responder releases the agent",
+            Severity::Critical,
+        ))
     }
 
     fn awaits(&self, sighting: Sighting<'_>) -> bool {

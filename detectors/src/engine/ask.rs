@@ -2,11 +2,10 @@
 
 use super::{Arrival, Engine, Finding, assemble, earlier, findings, policy_findings, registered, unregistered};
 use crate::baselines::Quarantine;
-use crate::detector::Wanted;
 use crate::deviation::{AgentFacts, Deviation, LearningState};
 use crate::engine::Hush;
 use crate::event::{Event, Verb};
-use crate::rulebook::{Agent, Facts, Gate, Judgement, Rulebook};
+use crate::rulebook::{Agent, Facts, Gate, Judgement, Rulebook, WantedApproval};
 use crate::trust;
 
 /// What is wrong with an act.
@@ -16,6 +15,8 @@ pub struct Objection {
     pub deviation: Deviation,
     /// Whether the act is denied for it; else it is told only.
     pub denies: bool,
+    /// Whether it is that an approval is lacking.
+    pub lacks_approval: bool,
 }
 
 /// What the engine says of an act before it happens.
@@ -23,8 +24,8 @@ pub struct Objection {
 pub struct Opinion {
     /// What is wrong with it. What an exception expects, and what controls on trial find, is not in it.
     pub objections: Vec<Objection>,
-    /// The approval for want of which it is denied.
-    pub wanted: Option<Wanted>,
+    /// The approval that it lacks, or that it has for something else.
+    pub wanted: Option<WantedApproval>,
     /// The agent's trust, 0 to 100.
     pub trust: f64,
     /// How far its baseline can be relied on.
@@ -68,26 +69,28 @@ impl Engine {
         let past = self.baselines.past_of(&profile);
         let arrival = Arrival { event, last_seen, agent, observed: &observed, judgement, book };
         let sighting = arrival.against(past);
-        let mut found = findings(book, sighting, &mut Vec::new());
-        let mut wanted = None;
+        let found = findings(book, sighting, &mut Vec::new());
+        let mut lacking = Vec::new();
         for control in book.controls() {
             for (severity, detector) in &control.detectors {
-                let Some((suspicion, approval)) = detector.lacks(sighting) else { continue };
-                let finding = Finding::of_suspicion(control, *severity, suspicion);
-                if !super::is_silenced(book, &finding, event, past.dossier()) {
-                    found.push(finding);
-                    wanted = Some(approval);
-                }
+                let finding = detector.lacks(sighting).map(|lack| Finding::of_suspicion(control, *severity, lack));
+                lacking.extend(finding.filter(|found| !super::is_silenced(book, found, event, past.dossier())));
             }
         }
         let evidence = trust::decayed(profile.evidence, profile.evidence_at, event.at);
         let facts = registered(id, agent, Some(&profile));
         let quarantine = past.dossier().quarantine.clone();
         let is_declared_read = event.verb == Verb::Read && judgement.is_allowed();
+        let mut objections = object(book, &facts, event, evidence, found);
+        let lacking = object(book, &facts, event, evidence, lacking).into_iter();
+        objections.extend(lacking.map(|objection| Objection { lacks_approval: true, ..objection }));
+        let differs = |objection: &Objection| {
+            objection.lacks_approval || objection.deviation.evidence.iter().any(|evidence| evidence.what == "executed")
+        };
         Opinion {
             state: facts.state,
-            objections: object(book, &facts, event, evidence, found),
-            wanted,
+            wanted: if objections.iter().any(differs) { book.wanted_approval(event) } else { None },
+            objections,
             trust: trust::trust(evidence),
             barred: quarantine.is_some() && !is_declared_read,
             quarantine,
@@ -113,7 +116,7 @@ fn object(
         let ordinal = finding.ordinal + earlier(&finding, objections.iter().map(|objection| &objection.deviation));
         let unmoved = trust::weigh(evidence, 0.0).0;
         let deviation = assemble(book, facts.clone(), event, finding, ordinal, unmoved);
-        objections.push(Objection { deviation, denies });
+        objections.push(Objection { deviation, denies, lacks_approval: false });
     }
     objections
 }

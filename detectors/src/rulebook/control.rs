@@ -171,7 +171,8 @@ fn read(file: &RuleFile, errors: &mut Vec<RulebookError>) -> Option<Control> {
     }
     let quarantine = raw.quarantine.filter(|quarantine| *quarantine.get_ref());
     if let Some(quarantine) = quarantine.as_ref().filter(|_| is_statistical) {
-        let message = "a control that rests on statistics may not put an agent under quarantine: leave `quarantine` out";
+        let message =
+            "a control that rests on statistics may not put an agent under quarantine: leave `quarantine` out";
         errors.push(file.error(quarantine.span().start, message));
     }
     Some(Control {

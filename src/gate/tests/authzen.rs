@@ -1,5 +1,7 @@
 //! The examples of the specification, section by section: request in, shape and decision of the answer.
 
+use tautline_detectors::event::AgentRef;
+
 use super::*;
 
 fn alice() -> Value {
@@ -16,12 +18,13 @@ fn documents(names: [&str; 3]) -> [Value; 3] {
 
 /// Knows Alice, and lets her at everything but document 2, as the examples' answers have it.
 fn as_in_the_examples(book: &Arc<Rulebook>, event: &Event) -> Answer {
-    let answer = trusting(book, event);
-    if event.resource.id != "2" {
-        return answer;
+    let mut answer = trusting(book, event);
+    if event.resource.id == "2" {
+        // What is said of a stranger's act: nothing permits it.
+        let agent = AgentRef::Unregistered("stranger".to_owned());
+        answer.opinion.objections = guardrails(book, &Event { agent, ..event.clone() }).opinion.objections;
     }
-    let quarantine = super::super::Quarantine { since: 0, by: "a person".to_owned(), reason: "document 2".to_owned() };
-    Answer { quarantine: Some(quarantine), ..answer }
+    answer
 }
 
 /// Requests that are whole, of sections 6.1.1 and 10.1.4, and entities with properties of section 5.

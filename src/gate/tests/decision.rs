@@ -1,27 +1,29 @@
 //! What is decided of what is known.
 
-use tautline_detectors::deviation::{Evidence, Severity};
+use tautline_detectors::engine::{Engine, Input};
+use tautline_ingest::Format;
 
-use super::super::{Position, Quarantine};
 use super::*;
+use crate::signing;
 
-/// What somebody says who found the policies' breach improbable instead.
-fn improbable(severity: Severity) -> Knows {
-    Box::new(move |book, event| {
-        let mut answer = knowing(book, event);
-        for deviation in &mut answer.deviations {
-            let evidence = Evidence {
-                what: "tool".into(),
-                observed: "a".into(),
-                expected: "b".into(),
-                p_value: Some(1e-9),
-                sample: 9,
-                score: 9.0,
-            };
-            (deviation.severity, deviation.policy, deviation.evidence) = (severity, None, vec![evidence]);
-        }
-        answer
-    })
+/// One who holds the agent of a question in quarantine, by a person's word.
+fn holding(book: &Arc<Rulebook>, event: &Event) -> Answer {
+    let claims = json!({
+        "iss": "https://console.example.com", "jti": "q-1", "sub": "mei.chen@example.com", "iat": 1_780_390_800,
+        "exp": 1_780_394_400, "agent": event.agent.registered(), "quarantine": { "reason": "odd" },
+    });
+    let set = |file: &RuleFile| {
+        let is_set = file.name.starts_with("registry/issuers/");
+        let keys = is_set.then(|| signing::example_keys(&file.text)).flatten();
+        RuleFile { text: keys.unwrap_or_else(|| file.text.clone()), ..file.clone() }
+    };
+    let book = Arc::new(Rulebook::read(book.files().iter().map(set).collect()).unwrap());
+    let line = signing::example_line(&json!({ "sign": ["console-1"], "claims": claims }).to_string()).unwrap();
+    let mut redactor = redaction::of_examples().unwrap();
+    let read = redactor.read(line.as_bytes(), &Format::Statement.into(), 1_780_390_900_000, &book);
+    let mut engine = Engine::new(Arc::clone(&book));
+    read.into_iter().for_each(|said| drop(engine.step(&Input::Event(Box::new(said.unwrap())))));
+    Answer { opinion: engine.ask(event), ..knowing(&book, event) }
 }
 
 #[tokio::test]
@@ -43,60 +45,40 @@ async fn a_broken_policy_denies_and_says_why_without_contents() {
 }
 
 #[tokio::test]
-async fn what_is_improbable_is_advice_up_to_a_severity() {
-    for (gate, severity, expected) in [
-        ("", Severity::High, true),
-        ("", Severity::Critical, false),
-        ("deny_statistical = \"medium\"", Severity::Medium, false),
-        ("deny_statistical = \"medium\"", Severity::Low, true),
-    ] {
-        let stand = start(book(false), gate, improbable(severity)).await;
-        let answer = stand.ask(&deletion()).await;
-        assert_eq!(decision(&answer), expected, "{gate} {severity}: {answer}");
-        let (told, other) = if expected { ("advice", "reasons") } else { ("reasons", "advice") };
-        assert_eq!(answer["context"][other], json!([]));
-        assert_eq!(answer["context"][told][0]["severity"], severity.name());
-    }
+async fn what_does_not_deny_is_advice() {
+    let knows = |book: &Arc<Rulebook>, event: &Event| {
+        let mut answer = knowing(book, event);
+        answer.opinion.objections.iter_mut().for_each(|objection| objection.denies = false);
+        answer
+    };
+    let answer = start(book(false), "", Box::new(knows)).await.ask(&deletion()).await;
+    assert!(decision(&answer), "{answer}");
+    assert_eq!(answer["context"]["reasons"], json!([]));
+    assert!(answer["context"]["advice"].as_array().unwrap().len() > 1);
 }
 
 #[tokio::test]
 async fn in_quarantine_an_agent_may_only_look() {
-    let knows = |book: &Arc<Rulebook>, event: &Event| {
-        let quarantine =
-            Quarantine { since: 1_780_390_800_000, by: "reach".to_owned(), reason: "deleted a crown jewel".to_owned() };
-        Answer { quarantine: Some(quarantine), ..trusting(book, event) }
-    };
-    let stand = start(book(false), "", Box::new(knows)).await;
-    let mut write = lookup();
-    assert!(decision(&stand.ask(&write).await), "a read");
+    let stand = start(book(false), "", Box::new(holding)).await;
+    let mut act = lookup();
+    assert!(decision(&stand.ask(&act).await), "a read");
     for verb in ["write", "execute", "propose", "permission_change"] {
-        write["action"]["properties"]["verb"] = verb.into();
-        let answer = stand.ask(&write).await;
+        act["action"]["properties"]["verb"] = verb.into();
+        let answer = stand.ask(&act).await;
         assert!(!decision(&answer), "{verb}");
-        assert_eq!(
-            reasons(&answer),
-            ["the agent is in quarantine since 2026-06-02T09:00:00Z, by reach: deleted a crown jewel"]
-        );
-        let expected = json!({ "since": "2026-06-02T09:00:00Z", "by": "reach", "reason": "deleted a crown jewel" });
+        let expected = "the agent is in quarantine since 2026-06-02T09:00:00Z, by mei.chen@example.com: odd";
+        assert_eq!(reasons(&answer)[0], expected);
+        let expected = json!({ "since": "2026-06-02T09:00:00Z", "by": "mei.chen@example.com", "reason": "odd" });
         assert_eq!(answer["context"]["quarantine"], expected);
     }
-}
-
-#[tokio::test]
-async fn a_read_that_a_policy_forbids_is_none_of_quarantine_either() {
-    let knows = |book: &Arc<Rulebook>, event: &Event| {
-        let quarantine = Quarantine { since: 0, by: "a person".to_owned(), reason: "x".to_owned() };
-        Answer { quarantine: Some(quarantine), ..knowing(book, event) }
-    };
-    let stand = start(book(false), "", Box::new(knows)).await;
     let mut read = lookup();
     read["action"]["name"] = "a_tool_of_others".into();
-    assert!(!decision(&stand.ask(&read).await));
+    assert!(!decision(&stand.ask(&read).await), "a read that a policy forbids");
 }
 
 /// Asks, in an environment, with a verb, somebody who knows nothing but that nothing is forbidden.
 async fn unknown(gate: &str, account: &str, verb: &str) -> Value {
-    let knows = |book: &Arc<Rulebook>, event: &Event| Answer { trust: None, learning: None, ..trusting(book, event) };
+    let knows = |book: &Arc<Rulebook>, event: &Event| unknowing(trusting(book, event));
     let stand = start(book(false), gate, Box::new(knows)).await;
     let mut request = lookup();
     request["action"]["name"] = "custom_tool".into();
@@ -129,10 +111,8 @@ async fn what_nobody_knows_is_closed_for_changes_of_production() {
 #[tokio::test]
 async fn an_act_without_its_approval_names_it() {
     let found = |book: &Arc<Rulebook>, event: &Event| {
-        let mut answer = knowing(book, event);
-        answer.deviations.truncate(1);
-        answer.deviations[0].evidence[0].what = "approval".to_owned();
-        answer
+        let opinion = Engine::new(Arc::clone(book)).ask(event);
+        Answer { opinion, ..knowing(book, event) }
     };
     let stand = start(book(false), "", Box::new(found)).await;
     let answer = stand.ask(&deletion()).await;
@@ -155,7 +135,9 @@ async fn an_act_without_its_approval_names_it() {
 async fn an_answer_says_what_it_rests_on() {
     let knows = |book: &Arc<Rulebook>, event: &Event| {
         let position = Position { topic: "tautline.events".to_owned(), partition: 3, offset: 812 };
-        Answer { position: Some(position), learning: Some(true), ..knowing(book, event) }
+        let mut answer = Answer { position: Some(position), ..knowing(book, event) };
+        answer.opinion.state = LearningState::Learning;
+        answer
     };
     let stand = start(book(false), "", Box::new(knows)).await;
     let context = stand.ask(&lookup()).await["context"].take();

@@ -6,11 +6,15 @@ use super::*;
 
 /// Somebody who knows the agent, and somebody who does not.
 fn knows() -> Knows {
-    Box::new(|book, event| Answer { trust: Some(42.0), ..trusting(book, event) })
+    Box::new(|book, event| {
+        let mut answer = trusting(book, event);
+        answer.opinion.trust = 42.0;
+        answer
+    })
 }
 
 fn ignorant() -> Knows {
-    Box::new(|book, event| Answer { trust: None, ..trusting(book, event) })
+    Box::new(|book, event| unknowing(trusting(book, event)))
 }
 
 fn asking(peers: &[String], timeout_ms: u64) -> (tempfile::TempDir, String) {

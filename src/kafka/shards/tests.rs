@@ -133,9 +133,9 @@ fn a_replay_that_is_broken_off_goes_on_where_it_was() {
     let mut again = shards(root.path());
     assert_eq!(take(&mut again, 0, 0, Some(100)).unwrap(), 70);
     judge(&mut again, 0, 70..99);
-    assert!(!again.get_mut(0).unwrap().take(99), "silent up to what is committed");
+    assert!(!again.get_mut(0).unwrap().seat().take(99), "silent up to what is committed");
     assert!(again.ready());
-    assert!(again.get_mut(0).unwrap().take(100));
+    assert!(again.get_mut(0).unwrap().seat().take(100));
     assert_eq!(remembered(&again, 0), 99);
 }
 

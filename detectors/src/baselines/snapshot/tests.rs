@@ -4,8 +4,8 @@ use super::*;
 use crate::baselines::credentials::Credentials;
 use crate::baselines::habits::Habits;
 use crate::baselines::{
-    ArgumentHabit, Change, Declared, Dossier, Effect, FirstTime, Heard, HeldApproval, HeldOverride, Quarantine, ReadHabit,
-    ReasoningHabit, RunGroups, Side, Sum, ToldText, Unapproved, kept,
+    ArgumentHabit, Change, Declared, Dossier, Effect, FirstTime, Heard, HeldApproval, HeldOverride, Quarantine,
+    ReadHabit, ReasoningHabit, RunGroups, Side, Sum, ToldText, Unapproved, kept,
 };
 use crate::engine::{Engine, Input};
 use crate::event::{AgentRef, Credential, Event, Millis, Verb};

@@ -89,10 +89,8 @@ fn a_control_quarantines_the_agent_but_not_by_somebody_elses_word() {
 
 #[test]
 fn a_control_that_rests_on_statistics_quarantines_nobody() {
-    let odd = control(
-        "odd",
-        "quarantine = true\n[[detector]]\nkind = \"novelty\"\n[detector.dimensions]\nread = 0.5\n",
-    );
+    let odd =
+        control("odd", "quarantine = true\n[[detector]]\nkind = \"novelty\"\n[detector.dimensions]\nread = 0.5\n");
     let found = faults(&[("odd/control.toml", &odd)]);
     assert!(found.iter().any(|fault| fault.contains("statistics may not put an agent under quarantine")), "{found:?}");
 }

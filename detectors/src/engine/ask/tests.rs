@@ -4,13 +4,11 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::detector::Wanted;
 use crate::engine::{Engine, Input};
 use crate::event::{AgentRef, Event};
 use crate::testing::{approval, at, book_of_statements, change, claims, control, event, stated};
 
-const APPROVALS: &str =
-    "[[detector]]\nkind = \"approval\"\ngrace = \"10m\"\nsettles = \"1h\"\nskew = \"1m\"\n";
+const APPROVALS: &str = "[[detector]]\nkind = \"approval\"\ngrace = \"10m\"\nsettles = \"1h\"\nskew = \"1m\"\n";
 const RISK: &str = "[[rule]]\nenvironments = [\"production\"]\npeople = 1\n[unlisted]\nenvironments = []\npeople = 0\n";
 const NOVELTY: &str = "[[detector]]\nkind = \"novelty\"\n[detector.dimensions]\nread = 0.999\n";
 const SECRETS: &str = "@id(\"secrets\")\nforbid (principal, action, resource) when { resource.data == \"secrets\" };";
@@ -79,7 +77,8 @@ fn an_act_that_lacks_an_approval_is_denied_until_it_has_one() {
     act.resource.id = "i-1".to_owned();
     let opinion = engine.ask(&act);
     assert!(opinion.is_denied());
-    assert_eq!(opinion.wanted, Some(Wanted { people: 1, irreversible: true }));
+    let wanted = opinion.wanted.unwrap();
+    assert_eq!((wanted.people, wanted.approval.irreversible), (1, true));
     let body = approval("ec2:StopInstances", "i-1", &json!({}), 1);
     let given = claims("a-1", "2026-03-02T08:59:00Z", "approval", &body);
     assert!(engine.step(&Input::Event(Box::new(stated(&given, &["k1"])))).1.is_empty());

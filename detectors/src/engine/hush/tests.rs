@@ -10,7 +10,8 @@ use crate::testing::{at, book, change, control, event};
 
 const POLICY: &str = "@id(\"x\")\nforbid (principal, action == Action::\"write\", resource);";
 const NOVELTY: &str = "[[detector]]\nkind = \"novelty\"\n[detector.dimensions]\nchange = 0.999\nread = 0.999\n";
-const BURST: &str = "[[detector]]\nkind = \"burst\"\nleast_windows = 1\n[detector.rates.requests]\np_value = 0.01\nleast = 20\n";
+const BURST: &str =
+    "[[detector]]\nkind = \"burst\"\nleast_windows = 1\n[detector.rates.requests]\np_value = 0.01\nleast = 20\n";
 
 fn exception(control: &str, operations: &str) -> String {
     format!(
