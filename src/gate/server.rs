@@ -213,7 +213,8 @@ impl Server {
         self.check_access(asking.client, &subject)?;
         let event = act::event(&request, &subject, (id, at), &mut self.redactor.clone(), &book)?;
         let answer = self.oracle.ask(&event);
-        if answer.trust.is_none() && !asking.is_forwarded {
+        // Nobody knows more of whom the registry does not.
+        if answer.trust.is_none() && event.agent.registered().is_some() && !asking.is_forwarded {
             // The same moment is judged, wherever it is.
             request.context.get_or_insert_default().insert("time".to_owned(), at.to_string().into());
             if let Some(answer) = self.peers.ask(&json!(request), id, asking.deadline).await {
