@@ -85,7 +85,11 @@ pub(crate) fn pool(base: &Url, ca: Option<&Path>) -> Result<Http> {
     // Without TLS there is nobody to be trusted.
     let config = if base.scheme() == "https" { tls::client(ca)? } else { tls::client_of(RootCertStore::empty())? };
     let builder = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http();
-    let connector = builder.with_server_name_resolver(FixedServerNameResolver::new(name)).enable_http1().build();
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    let builder = builder.with_server_name_resolver(FixedServerNameResolver::new(name)).enable_http1();
+    let connector = builder.wrap_connector(tcp);
     Ok(legacy::Client::builder(TokioExecutor::new()).build(connector))
 }
 

@@ -230,7 +230,8 @@ impl Server {
             Judged::Nobody(answer) => return Ok(answer),
             Judged::Act(event, answer, book) => (event, answer, book),
         };
-        if answer.position.is_none() && !asking.is_forwarded {
+        // Nobody knows more of whom the registry does not.
+        if answer.position.is_none() && event.agent.registered().is_some() && !asking.is_forwarded {
             // The same moment is judged, wherever it is.
             request.context.get_or_insert_default().insert("time".to_owned(), at.to_string().into());
             if let Some(answer) = self.peers.ask(&json!(request), id, asking.deadline).await {

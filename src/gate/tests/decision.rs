@@ -152,3 +152,14 @@ async fn who_is_in_no_registry_is_denied_even_where_no_policy_is_against_it() {
     request["subject"]["id"] = "stranger".into();
     assert_eq!(reasons(&stand.ask(&request).await), ["`stranger` is no agent of the registry"]);
 }
+
+#[tokio::test]
+async fn a_secret_that_is_asked_with_does_not_come_back() {
+    let stand = start(book(false), "", Box::new(guardrails)).await;
+    let mut request = deletion();
+    request["action"]["properties"]["parameters"]["password"] = "hunter2-hunter2".into();
+    let answer = stand.ask(&request).await;
+    let password = &answer["context"]["approval"]["parameters"]["password"];
+    assert!(password.as_str().unwrap().starts_with("[redacted:"), "{answer}");
+    assert!(!answer.to_string().contains("hunter2"), "{answer}");
+}

@@ -50,6 +50,11 @@ async fn an_instance_that_knows_the_agent_answers() {
     now["subject"]["properties"] = json!({ "note": "kept" });
     let answers = stand.ask_all(&json!({ "evaluations": [now, lookup()] })).await;
     assert!(answers.iter().all(|answer| answer["context"]["trust"] == 42), "{answers:?}");
+    let mut stranger = lookup();
+    stranger["subject"]["id"] = "stranger".into();
+    assert!(!decision(&stand.ask(&stranger).await));
+    let asked = other.status.metrics.render().unwrap();
+    assert!(asked.contains("tautline_gate_requests_total{decision=\"deny\"} 0"), "nobody knows a stranger");
 }
 
 #[tokio::test]
