@@ -15,6 +15,7 @@ use tautline_ingest::redact::Redactor;
 
 use crate::config::RulebookPaths;
 use crate::feed::Feed;
+use crate::rules::Unreachable;
 use crate::{mutation, rules, signing};
 
 /// When the controls' events were received, as far as they are concerned: after all of them.
@@ -77,8 +78,8 @@ impl Report {
 /// Validates a rulebook and runs every control's events. With `bless`, the snapshots are written instead of compared.
 pub(crate) fn run(paths: &RulebookPaths, redactor: &Redactor, bless: bool) -> Report {
     let mut report = Report { hash: None, checked: Vec::new(), warnings: Vec::new(), errors: Vec::new() };
-    let book = rules::read(paths);
-    let example = rules::read(&rules::example_paths(paths)).and_then(|book| signing_for_examples(&book));
+    let book = rules::read(paths, Unreachable::TakeKept);
+    let example = rules::read(&rules::example_paths(paths), Unreachable::TakeKept).and_then(|book| signing_for_examples(&book));
     let lacking = rules::without_events(&paths.rules);
     match (book, example) {
         (Ok(book), Ok(example)) if lacking.is_empty() => {
@@ -123,7 +124,7 @@ pub(crate) fn faults_of(
 /// Changes each policy and threshold of the rules, and writes those changes that no control's events notice; returns
 /// whether there were none.
 pub(crate) fn mutate(paths: &RulebookPaths, redactor: &Redactor, out: &mut impl std::io::Write) -> Result<bool> {
-    let example = rules::read(&rules::example_paths(paths)).and_then(|book| signing_for_examples(&book));
+    let example = rules::read(&rules::example_paths(paths), Unreachable::TakeKept).and_then(|book| signing_for_examples(&book));
     let book = example.map_err(|errors| rules::refused(&errors))?;
     let bar = indicatif::ProgressBar::new(0);
     let (many, left) = mutation::survivors(&paths.rules, &book, redactor, |number, many| {

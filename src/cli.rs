@@ -15,6 +15,7 @@ use crate::files::{Input, Records};
 use crate::output::dead_letter::Keys;
 use crate::output::text;
 use crate::replay::{Form, Replay};
+use crate::rules::Unreachable;
 use crate::signing::Key;
 use crate::{check, demo, explain, kafka, redaction, rules, signing};
 
@@ -207,7 +208,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
                 form,
                 progress: io::stderr().is_terminal(),
             };
-            replay.run(rulebook(&config.rulebook)?, &mut out)?
+            replay.run(rulebook(&config.rulebook, Unreachable::TakeKept)?, &mut out)?
         }
         Command::Check { mutate: true, .. } => check::mutate(&config.rulebook, &redaction::of_examples()?, &mut out)?,
         Command::Check { bless, .. } => {
@@ -286,8 +287,8 @@ fn configuration(common: &Common, command: &Command) -> Result<Config> {
 }
 
 /// Reads the rulebook, or fails with every error on a line of its own.
-pub(crate) fn rulebook(paths: &RulebookPaths) -> Result<Rulebook> {
-    let book = rules::read(paths).map_err(|errors| rules::refused(&errors))?;
+pub(crate) fn rulebook(paths: &RulebookPaths, unreachable: Unreachable) -> Result<Rulebook> {
+    let book = rules::read(paths, unreachable).map_err(|errors| rules::refused(&errors))?;
     book.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(book)
 }

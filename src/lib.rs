@@ -13,6 +13,7 @@ mod explain;
 mod feed;
 mod files;
 mod http;
+mod jwks;
 pub mod kafka;
 mod metrics;
 mod mutation;

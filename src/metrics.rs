@@ -128,7 +128,10 @@ impl Metrics {
             )?,
             pairing: PairingMetrics::new()?,
             rulebook_reloads: IntCounterVec::new(
-                Opts::new("tautline_rulebook_reloads_total", "Rulebooks read again on demand, by result."),
+                Opts::new(
+                    "tautline_rulebook_reloads_total",
+                    "Rulebooks read again on demand, or with new keys of issuers, by result.",
+                ),
                 &["result"],
             )?,
         };

@@ -18,6 +18,7 @@ mod controls;
 mod determinism;
 mod e2e;
 mod golden;
+mod issuers;
 mod privacy;
 mod recovery;
 mod support;

@@ -28,7 +28,7 @@ pub use estate::{Estate, UNMAPPED_ENVIRONMENT};
 #[cfg(test)]
 pub(crate) use facts::MOST_DECISIONS;
 pub use facts::{DecisionCache, Facts};
-pub use issuers::{Issuers, Signers};
+pub use issuers::{Issuers, RemoteKeys, Signers};
 pub(crate) use operations::Comparison;
 pub use operations::Operations;
 pub use people::{People, Person};
