@@ -186,7 +186,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn run(cli: &Cli) -> Result<ExitCode> {
-    let config = configuration(&cli.common, &cli.command)?;
+    let mut config = configuration(&cli.common, &cli.command)?;
     let form = cli.common.form();
     let mut out = BufWriter::new(io::stdout().lock());
     let clean = match &cli.command {
@@ -212,7 +212,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         }
         Command::Check { mutate: true, .. } => check::mutate(&config.rulebook, &redaction::of_examples()?, &mut out)?,
         Command::Check { bless, .. } => {
-            let report = check::run(&config.rulebook, &redaction::of_examples()?, *bless);
+            let report = check::run(&mut config, &redaction::of_examples()?, *bless);
             match cli.common.output {
                 Output::Json => writeln!(out, "{}", report.json())?,
                 Output::Auto | Output::Table => write!(out, "{}", report.text())?,

@@ -309,9 +309,19 @@ fn what_a_run_lacks_is_named() {
     let output = site.run(["run"]);
     assert_eq!(output.status.code(), Some(2));
     let errors = text_of_errors(&output);
-    for fault in ["[[sources]]", "batch_records", "log.partitions"] {
+    for fault in ["toml:1: no `[[sources]]`", "toml:1: `batch_records`", "toml:3: `log.partitions`"] {
         assert!(errors.contains(fault), "{fault}: {errors}");
     }
+}
+
+#[test]
+fn a_check_names_what_a_run_would_refuse() {
+    let site = Site::new();
+    site.write("tautline.toml", "[redaction]\ndead_letters = \"encrypted\"\n");
+    let output = site.run(["check"]);
+    let report = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    assert!(report.contains("tautline.toml:1: `redaction.dead_letters` is"), "{report}");
 }
 
 #[test]
