@@ -97,6 +97,10 @@ pub(crate) fn run(config: &mut Config, redactor: &Redactor, bless: bool) -> Repo
         (Ok(book), Ok(example)) if lacking.is_empty() => {
             report.hash = Some(book.hash().to_owned());
             report.warnings = book.warnings().to_vec();
+            // A key that cannot be read is named already.
+            let section = config.alertmanager.as_ref().filter(|section| section.faults().is_empty());
+            let unbelieved = section.and_then(|section| section.check(&book).err());
+            report.configuration.extend(unbelieved.map(|error| format!("{error:#}")));
             let example = Arc::new(example);
             for control in example.controls() {
                 check_control(&paths.rules, (&example, redactor), control, bless, &mut report);

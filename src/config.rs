@@ -18,6 +18,7 @@ use toml::de::{DeTable, ValueDeserializer};
 use crate::checkpoint::Location;
 use crate::connection::{Sasl, Tls};
 use crate::secret::SecretSource;
+use crate::signals::Alertmanager;
 
 /// The whole configuration. Unknown keys are errors.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +33,7 @@ pub(crate) struct Config {
     pub(crate) http: Http,
     pub(crate) revocation: Revocation,
     pub(crate) redaction: Redaction,
+    pub(crate) alertmanager: Option<Alertmanager>,
     /// The file that it was read from; none where the defaults hold.
     file: Option<PathBuf>,
     /// The line of each section in the file.
@@ -359,6 +361,7 @@ impl Config {
             http: section(&mut root, "http", &mut errors),
             revocation: section(&mut root, "revocation", &mut errors),
             redaction: section(&mut root, "redaction", &mut errors),
+            alertmanager: section(&mut root, "alertmanager", &mut errors),
             file: Some(path.to_owned()),
             lines,
         };
@@ -378,6 +381,7 @@ impl Config {
         };
         config.passwords().for_each(locate);
         config.redaction.keys().for_each(locate);
+        config.alertmanager.iter_mut().flat_map(Alertmanager::secrets).for_each(locate);
         if lines.is_empty() { Ok(config) } else { Err(anyhow!("{}", lines.join("\n"))) }
     }
 
@@ -405,6 +409,7 @@ impl Config {
         let mut faults: Vec<String> = unread.map(|error| format!("{error:#}")).collect();
         let unfit = self.redaction.keys().filter_map(|key| key.read_key().err());
         faults.extend(unfit.map(|error| format!("{error:#}")));
+        faults.extend(self.alertmanager.iter().flat_map(Alertmanager::faults));
         faults.extend(self.gaps().into_iter().map(|(section, gap)| format!("{}: {gap}", self.place(section))));
         faults
     }
@@ -435,6 +440,14 @@ impl Config {
         }
         if self.redaction.dead_letters == DeadLetters::Encrypted && self.redaction.dead_letter_key.is_none() {
             faults.push(("redaction", "`redaction.dead_letters` is \"encrypted\": name a `redaction.dead_letter_key`"));
+        }
+        let takes_statements = |source: &Source| {
+            let is_fit = matches!(source.reader, Reader::Format(Format::Statement | Format::Auto));
+            is_fit && self.alertmanager.as_ref().is_some_and(|section| section.topic == source.topic)
+        };
+        if self.alertmanager.is_some() && !self.sources.iter().any(takes_statements) {
+            let gap = "`alertmanager.topic` is no source of statements: name one of `[[sources]]` with that format";
+            faults.push(("alertmanager", gap));
         }
         if self.log.partitions < 1 {
             faults.push(("log", "`log.partitions` must be at least 1"));

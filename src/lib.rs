@@ -22,6 +22,7 @@ mod redaction;
 mod replay;
 mod rules;
 mod secret;
+mod signals;
 mod signing;
 mod status;
 

@@ -29,6 +29,7 @@ use crate::http;
 use crate::output::dead_letter::Letters;
 use crate::redaction;
 use crate::rules::{self, RulebookStore, Unreachable};
+use crate::signals::Webhook;
 use crate::status::Status;
 
 pub use crate::config::Kafka;
@@ -112,7 +113,11 @@ pub(crate) fn run(mut config: Config) -> Result<()> {
     let checkpoints = Arc::new(Checkpoints::open(&config.checkpoints, Arc::clone(&status))?);
     let listener = runtime.block_on(http::bind(config.http.listen))?;
     tracing::info!("metrics, health and live page at http://{}/", listener.local_addr()?);
-    runtime.spawn(http::serve(listener, Arc::clone(&status), std::future::pending()));
+    let webhook = config.alertmanager.as_ref().map(|section| {
+        section.check(&book)?;
+        Webhook::new(section, client::sender(&config.kafka)?)
+    });
+    runtime.spawn(http::serve(listener, Arc::clone(&status), webhook.transpose()?, std::future::pending()));
 
     let (stop, handle) = (AtomicBool::new(false), runtime.handle().clone());
     let book = RwLock::new(book);
