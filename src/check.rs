@@ -13,8 +13,9 @@ use tautline_detectors::rulebook::{Control, RuleFile, Rulebook, RulebookError};
 use tautline_ingest::Format;
 use tautline_ingest::redact::Redactor;
 
-use crate::config::RulebookPaths;
+use crate::config::{Config, RulebookPaths};
 use crate::feed::Feed;
+use crate::rules::Unreachable;
 use crate::{mutation, rules, signing};
 
 /// When the controls' events were received, as far as they are concerned: after all of them.
@@ -30,16 +31,19 @@ struct Checked {
 }
 
 /// What a check found.
+#[derive(Default)]
 pub(crate) struct Report {
     hash: Option<String>,
     checked: Vec<Checked>,
     warnings: Vec<String>,
+    /// What a live run would refuse of the configuration, each with its place.
+    configuration: Vec<String>,
     errors: Vec<RulebookError>,
 }
 
 impl Report {
     pub(crate) fn is_clean(&self) -> bool {
-        self.errors.is_empty()
+        self.configuration.is_empty() && self.errors.is_empty()
     }
 
     pub(crate) fn json(&self) -> String {
@@ -50,7 +54,9 @@ impl Report {
             .collect();
         let errors: Vec<_> =
             self.errors.iter().map(|e| json!({ "path": e.path, "line": e.line, "message": e.message })).collect();
-        json!({ "rulebook": self.hash, "controls": controls, "warnings": self.warnings, "errors": errors }).to_string()
+        json!({ "rulebook": self.hash, "controls": controls, "warnings": self.warnings,
+            "configuration": self.configuration, "errors": errors })
+        .to_string()
     }
 
     pub(crate) fn text(&self) -> String {
@@ -62,10 +68,13 @@ impl Report {
         for warning in &self.warnings {
             let _ = writeln!(text, "warning: {warning}");
         }
+        for fault in &self.configuration {
+            let _ = writeln!(text, "{fault}");
+        }
         for error in &self.errors {
             let _ = writeln!(text, "{error}");
         }
-        let _ = match (&self.hash, self.errors.len()) {
+        let _ = match (&self.hash, self.configuration.len() + self.errors.len()) {
             (Some(hash), 0) => writeln!(text, "{} controls, rulebook {hash}: all good", self.checked.len()),
             (_, 1) => writeln!(text, "1 error"),
             (_, errors) => writeln!(text, "{errors} errors"),
@@ -74,17 +83,26 @@ impl Report {
     }
 }
 
-/// Validates a rulebook and runs every control's events. With `bless`, the snapshots are written instead of compared.
-pub(crate) fn run(paths: &RulebookPaths, redactor: &Redactor, bless: bool) -> Report {
-    let mut report = Report { hash: None, checked: Vec::new(), warnings: Vec::new(), errors: Vec::new() };
-    let book = rules::read(paths);
-    let example = rules::read(&rules::example_paths(paths)).and_then(|book| signing_for_examples(&book));
+/// Validates a configuration, where there is one, and its rulebook, and runs every control's events. With `bless`, the
+/// snapshots are written instead of compared.
+pub(crate) fn run(config: &mut Config, redactor: &Redactor, bless: bool) -> Report {
+    // Whoever checks rules has neither the secrets of a live run nor, perhaps, its sources.
+    let configuration = if config.is_given() { config.gaps_but(&["sources"]) } else { Vec::new() };
+    let mut report = Report { configuration, ..Report::default() };
+    let paths = &config.rulebook;
+    let book = rules::read(paths, Unreachable::TakeKept);
+    let example =
+        rules::read(&rules::example_paths(paths), Unreachable::TakeKept).and_then(|book| signing_for_examples(&book));
     let lacking = rules::without_events(&paths.rules);
     match (book, example) {
         (Ok(book), Ok(example)) if lacking.is_empty() => {
             report.hash = Some(book.hash().to_owned());
             let mute = book.mute_policies();
             report.warnings = book.warnings().iter().cloned().chain(mute.iter().map(ToString::to_string)).collect();
+            // A key that cannot be read is named already.
+            let section = config.alertmanager.as_ref().filter(|section| section.faults().is_empty());
+            let unbelieved = section.and_then(|section| section.check(&book).err());
+            report.configuration.extend(unbelieved.map(|error| format!("{error:#}")));
             let example = Arc::new(example);
             for control in example.controls() {
                 check_control(&paths.rules, (&example, redactor), control, bless, &mut report);
@@ -116,7 +134,7 @@ pub(crate) fn faults_of(
     redactor: &Redactor,
     control: &Control,
 ) -> Vec<RulebookError> {
-    let mut report = Report { hash: None, checked: Vec::new(), warnings: Vec::new(), errors: Vec::new() };
+    let mut report = Report::default();
     check_control(rules, (book, redactor), control, false, &mut report);
     report.errors
 }
@@ -124,7 +142,8 @@ pub(crate) fn faults_of(
 /// Changes each policy and threshold of the rules, and writes those changes that no control's events notice; returns
 /// whether there were none.
 pub(crate) fn mutate(paths: &RulebookPaths, redactor: &Redactor, out: &mut impl std::io::Write) -> Result<bool> {
-    let example = rules::read(&rules::example_paths(paths)).and_then(|book| signing_for_examples(&book));
+    let example =
+        rules::read(&rules::example_paths(paths), Unreachable::TakeKept).and_then(|book| signing_for_examples(&book));
     let book = example.map_err(|errors| rules::refused(&errors))?;
     let bar = indicatif::ProgressBar::new(0);
     let (many, left) = mutation::survivors(&paths.rules, &book, redactor, |number, many| {

@@ -16,6 +16,7 @@ use crate::files::{Input, Records};
 use crate::output::dead_letter::Keys;
 use crate::output::text;
 use crate::replay::{Form, Replay};
+use crate::rules::Unreachable;
 use crate::signing::Key;
 use crate::{check, demo, explain, gate, kafka, redaction, rules, signing};
 
@@ -196,7 +197,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn run(cli: &Cli) -> Result<ExitCode> {
-    let config = configuration(&cli.common, &cli.command)?;
+    let mut config = configuration(&cli.common, &cli.command)?;
     let form = cli.common.form();
     let mut out = BufWriter::new(io::stdout().lock());
     let clean = match &cli.command {
@@ -218,11 +219,11 @@ fn run(cli: &Cli) -> Result<ExitCode> {
                 form,
                 progress: io::stderr().is_terminal(),
             };
-            replay.run(rulebook(&config.rulebook)?, &mut out)?
+            replay.run(rulebook(&config.rulebook, Unreachable::TakeKept)?, &mut out)?
         }
         Command::Check { mutate: true, .. } => check::mutate(&config.rulebook, &redaction::of_examples()?, &mut out)?,
         Command::Check { bless, .. } => {
-            let report = check::run(&config.rulebook, &redaction::of_examples()?, *bless);
+            let report = check::run(&mut config, &redaction::of_examples()?, *bless);
             match cli.common.output {
                 Output::Json => writeln!(out, "{}", report.json())?,
                 Output::Auto | Output::Table => write!(out, "{}", report.text())?,
@@ -247,7 +248,11 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Gate { ask, target, offline } => {
             let request = ask.request(read_text)?;
             let answer = if *offline {
-                gate::offline(request, &Arc::new(rulebook(&config.rulebook)?), redaction::passing(&config)?)?
+                gate::offline(
+                    request,
+                    &Arc::new(rulebook(&config.rulebook, Unreachable::TakeKept)?),
+                    redaction::passing(&config)?,
+                )?
             } else {
                 target.ask(&request, read_text)?
             };
@@ -310,8 +315,8 @@ fn configuration(common: &Common, command: &Command) -> Result<Config> {
 }
 
 /// Reads the rulebook, or fails with every error on a line of its own.
-pub(crate) fn rulebook(paths: &RulebookPaths) -> Result<Rulebook> {
-    let book = rules::read(paths).map_err(|errors| rules::refused(&errors))?;
+pub(crate) fn rulebook(paths: &RulebookPaths, unreachable: Unreachable) -> Result<Rulebook> {
+    let book = rules::read(paths, unreachable).map_err(|errors| rules::refused(&errors))?;
     book.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(book)
 }

@@ -1,5 +1,6 @@
 //! `tautline.toml`: where the events come from, where the findings go, and which rules are in force.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -18,6 +19,7 @@ use crate::checkpoint::Location;
 use crate::connection::{Sasl, Tls};
 use crate::gate::{self, Gate};
 use crate::secret::SecretSource;
+use crate::signals::Alertmanager;
 
 /// The whole configuration. Unknown keys are errors.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +35,11 @@ pub(crate) struct Config {
     pub(crate) gate: Option<Gate>,
     pub(crate) revocation: Revocation,
     pub(crate) redaction: Redaction,
+    pub(crate) alertmanager: Option<Alertmanager>,
+    /// The file that it was read from; none where the defaults hold.
+    file: Option<PathBuf>,
+    /// The line of each section in the file.
+    lines: BTreeMap<String, usize>,
 }
 
 /// The broker and this process's place in the group.
@@ -342,6 +349,7 @@ impl Config {
         let (root, errors) = DeTable::parse_recoverable(text);
         let mut errors: Vec<Fault> = errors.iter().map(Fault::from).collect();
         let mut root = root.into_inner();
+        let lines = root.keys().map(|key| (key.get_ref().to_string(), line(text, key.span().start))).collect();
         let mappings = mappings(&mut root, &mut errors);
         let connection = ["tls", "sasl"].map(|name| (name, offset_of(&root, "kafka", name)));
         let mut config = Self {
@@ -356,6 +364,9 @@ impl Config {
             gate: section(&mut root, "gate", &mut errors),
             revocation: section(&mut root, "revocation", &mut errors),
             redaction: section(&mut root, "redaction", &mut errors),
+            alertmanager: section(&mut root, "alertmanager", &mut errors),
+            file: Some(path.to_owned()),
+            lines,
         };
         let mut lines: Vec<String> = errors.iter().map(|fault| fault.located(path, text)).collect();
         for (section, fault) in config.kafka.faults() {
@@ -378,6 +389,7 @@ impl Config {
         config.passwords().for_each(locate);
         config.redaction.keys().for_each(locate);
         config.gate.iter_mut().flat_map(Gate::secrets).for_each(locate);
+        config.alertmanager.iter_mut().flat_map(Alertmanager::secrets).for_each(locate);
         if lines.is_empty() { Ok(config) } else { Err(anyhow!("{}", lines.join("\n"))) }
     }
 
@@ -388,37 +400,72 @@ impl Config {
         of_tls.chain(of_sasl.flatten())
     }
 
-    /// What a live run needs beyond what the types ask for; every fault at once.
+    /// Refuses what a live run cannot do with.
     pub(crate) fn check_for_run(&mut self) -> Result<()> {
+        let faults = self.faults();
+        if faults.is_empty() { Ok(()) } else { Err(anyhow!("{}", faults.join("\n"))) }
+    }
+
+    /// Whether it was read from a file.
+    pub(crate) fn is_given(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// What a live run needs beyond what the types ask for; every fault, with its place.
+    pub(crate) fn faults(&mut self) -> Vec<String> {
         let unread = self.passwords().filter_map(|password| password.read().err());
         let mut faults: Vec<String> = unread.map(|error| format!("{error:#}")).collect();
         let unfit = self.redaction.keys().filter_map(|key| key.read_key().err());
         faults.extend(unfit.map(|error| format!("{error:#}")));
         faults.extend(self.gate.iter().flat_map(gate::check));
-        faults.extend(self.gaps().into_iter().map(str::to_owned));
-        if faults.is_empty() { Ok(()) } else { Err(anyhow!("{}", faults.join("\n"))) }
+        faults.extend(self.alertmanager.iter().flat_map(Alertmanager::faults));
+        faults.extend(self.gaps_but(&[]));
+        faults
     }
 
-    /// What lacks or cannot be.
-    fn gaps(&self) -> Vec<&'static str> {
+    /// What lacks or cannot be, secrets aside, with its place; not of these sections.
+    pub(crate) fn gaps_but(&self, sections: &[&str]) -> Vec<String> {
+        let gaps = self.gaps().into_iter().filter(|(section, _)| !sections.contains(section));
+        gaps.map(|(section, gap)| format!("{}: {gap}", self.place(section))).collect()
+    }
+
+    /// `file:line` of a section; of one that is not there, the file's beginning.
+    fn place(&self, section: &str) -> String {
+        let file = self.file.as_deref().unwrap_or(Path::new("tautline.toml"));
+        format!("{}:{}", file.display(), self.lines.get(section).unwrap_or(&1))
+    }
+
+    /// What lacks or cannot be, each with its section.
+    fn gaps(&self) -> Vec<(&'static str, &'static str)> {
         let mut faults = Vec::new();
         if self.sources.is_empty() {
-            faults.push("no `[[sources]]`: name at least one topic to read");
+            faults.push(("sources", "no `[[sources]]`: name at least one topic to read"));
         }
         if self.log.direct && self.sources.len() > 1 {
-            faults.push("`log.direct` reads one source, already keyed by agent: name one, or set it to false");
+            faults.push(("log", "`log.direct` reads one source, already keyed by agent: name one, or set it to false"));
         }
-        if self.kafka.batch_records == 0 || self.kafka.commit_interval_ms == 0 || self.log.tick_seconds == 0 {
-            faults.push("`batch_records`, `commit_interval_ms` and `tick_seconds` must be at least 1");
+        if self.kafka.batch_records == 0 || self.kafka.commit_interval_ms == 0 {
+            faults.push(("kafka", "`batch_records` and `commit_interval_ms` must be at least 1"));
+        }
+        if self.log.tick_seconds == 0 {
+            faults.push(("log", "`tick_seconds` must be at least 1"));
         }
         if self.checkpoints.interval_seconds == 0 {
-            faults.push("`checkpoints.interval_seconds` must be at least 1");
+            faults.push(("checkpoints", "`checkpoints.interval_seconds` must be at least 1"));
         }
         if self.redaction.dead_letters == DeadLetters::Encrypted && self.redaction.dead_letter_key.is_none() {
-            faults.push("`redaction.dead_letters` is \"encrypted\": name a `redaction.dead_letter_key`");
+            faults.push(("redaction", "`redaction.dead_letters` is \"encrypted\": name a `redaction.dead_letter_key`"));
+        }
+        let takes_statements = |source: &Source| {
+            let is_fit = matches!(source.reader, Reader::Format(Format::Statement | Format::Auto));
+            is_fit && self.alertmanager.as_ref().is_some_and(|section| section.topic == source.topic)
+        };
+        if self.alertmanager.is_some() && !self.sources.iter().any(takes_statements) {
+            let gap = "`alertmanager.topic` is no source of statements: name one of `[[sources]]` with that format";
+            faults.push(("alertmanager", gap));
         }
         if self.log.partitions < 1 {
-            faults.push("`log.partitions` must be at least 1");
+            faults.push(("log", "`log.partitions` must be at least 1"));
         }
         faults
     }

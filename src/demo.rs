@@ -50,7 +50,7 @@ pub(crate) fn run(config: &Config, seconds: u64, form: Form, out: &mut impl Writ
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let listener = runtime.block_on(listen(config.http.listen))?;
     let address = listener.local_addr()?;
-    runtime.spawn(http::serve(listener, Arc::clone(&status), std::future::pending()));
+    runtime.spawn(http::serve(listener, Arc::clone(&status), None, std::future::pending()));
     let interrupted = runtime.spawn(tokio::signal::ctrl_c());
 
     let story = lines(STORY)?;

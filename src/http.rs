@@ -1,4 +1,4 @@
-//! The local web server: `/metrics`, `/healthz`, `/readyz` and a plain live page.
+//! The local web server: `/metrics`, `/healthz`, `/readyz`, a plain live page, and Alertmanager's webhook.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tautline_detectors::deviation::Deviation;
 use tokio::net::TcpListener;
 
 use crate::output::text;
+use crate::signals::Webhook;
 use crate::status::{Blind, Status};
 
 /// Opens the port, so that a taken one is an error at start-up.
@@ -21,10 +23,14 @@ pub(crate) async fn bind(listen: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(listen).await.with_context(|| format!("cannot listen on `{listen}`"))
 }
 
-/// Serves until `stop` resolves.
+/// The most bytes of a notification.
+const LARGEST_NOTIFICATION: usize = 1024 * 1_024;
+
+/// Serves until `stop` resolves; Alertmanager's notifications only with a webhook.
 pub(crate) async fn serve(
     listener: TcpListener,
     status: Arc<Status>,
+    webhook: Option<Webhook>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
     let routes = Router::new()
@@ -33,7 +39,31 @@ pub(crate) async fn serve(
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .with_state(status);
+    let signals = |webhook| {
+        let limit = DefaultBodyLimit::max(LARGEST_NOTIFICATION);
+        Router::new().route("/signals/alertmanager", post(alertmanager)).layer(limit).with_state(Arc::new(webhook))
+    };
+    let routes = routes.merge(webhook.map_or_else(Router::new, signals));
     Ok(axum::serve(listener, routes).with_graceful_shutdown(stop).await?)
+}
+
+/// Takes a notification. What is answered with 503 Alertmanager sends again, what with 4xx it does not.
+async fn alertmanager(State(webhook): State<Arc<Webhook>>, headers: HeaderMap, body: Bytes) -> Response {
+    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if !webhook.admits(authorization) {
+        return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], "no such token\n").into_response();
+    }
+    let signals = match webhook.signals(&body) {
+        Ok(signals) => signals,
+        Err(error) => return (StatusCode::BAD_REQUEST, format!("{error:#}\n")).into_response(),
+    };
+    match webhook.send(&signals).await {
+        Ok(()) => format!("{} signals\n", signals.len()).into_response(),
+        Err(error) => {
+            tracing::error!("signals of Alertmanager are lost unless it sends them again: {error:#}");
+            (StatusCode::SERVICE_UNAVAILABLE, "the broker does not take them: send them again\n").into_response()
+        }
+    }
 }
 
 async fn metrics(State(status): State<Arc<Status>>) -> Response {

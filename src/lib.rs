@@ -15,6 +15,7 @@ mod feed;
 mod files;
 pub mod gate;
 mod http;
+mod jwks;
 pub mod kafka;
 mod metrics;
 mod mutation;
@@ -23,6 +24,7 @@ mod redaction;
 mod replay;
 mod rules;
 mod secret;
+mod signals;
 mod signing;
 mod status;
 

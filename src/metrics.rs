@@ -136,7 +136,10 @@ impl Metrics {
             pairing: PairingMetrics::new()?,
             quiet: QuietMetrics::new()?,
             rulebook_reloads: IntCounterVec::new(
-                Opts::new("tautline_rulebook_reloads_total", "Rulebooks read again on demand, by result."),
+                Opts::new(
+                    "tautline_rulebook_reloads_total",
+                    "Rulebooks read again on demand, or with new keys of issuers, by result.",
+                ),
                 &["result"],
             )?,
         };

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use tautline_detectors::rulebook::{RuleFile, Rulebook, RulebookError, hex};
+use tautline_detectors::rulebook::{Issuers, RemoteKeys, RuleFile, Rulebook, RulebookError, hex};
 
 use crate::config::RulebookPaths;
+use crate::jwks;
 use crate::redaction::kept_key;
 
 /// Events that every control must bring along.
@@ -19,12 +21,21 @@ const CONTROL_EVENTS: [&str; 2] = ["fires.jsonl", "silent.jsonl"];
 /// Tables that controls read beside their `control.toml`.
 const RULE_TABLES: [&str; 2] = ["approvals/risk.toml", "approvals/operations.toml"];
 
-/// Reads a rulebook from disk.
+/// What happens where an issuer's keys cannot be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unreachable {
+    /// Those that the rulebook store has from before count, with a warning.
+    TakeKept,
+    /// The rulebook is refused.
+    Refuse,
+}
+
+/// Reads a rulebook from disk, and the keys of issuers from where they keep them.
 ///
 /// # Errors
 ///
 /// Every error of every file at once; a file that cannot be read is one of them.
-pub(crate) fn read(paths: &RulebookPaths) -> Result<Rulebook, Vec<RulebookError>> {
+pub(crate) fn read(paths: &RulebookPaths, unreachable: Unreachable) -> Result<Rulebook, Vec<RulebookError>> {
     let mut errors = Vec::new();
     let mut files = Vec::new();
     collect(&paths.agents, "registry/agents", &mut files, &mut errors);
@@ -39,7 +50,66 @@ pub(crate) fn read(paths: &RulebookPaths) -> Result<Rulebook, Vec<RulebookError>
         }
     }
     files.extend(key_sets(&paths.people.with_file_name("issuers"), &mut errors));
+    for remote in Issuers::remote(&files) {
+        if files.iter().any(|file| file.name == remote.name) {
+            let message = format!("`{}` has keys for this issuer, too: keep one of the two", remote.name);
+            errors.push(remote.error(message));
+            continue;
+        }
+        match fetched(&remote, &paths.store, unreachable) {
+            Ok(file) => files.push(file),
+            Err(error) => errors.push(remote.error(format!("{error:#}"))),
+        }
+    }
     read_with(&paths.rules, files, errors)
+}
+
+/// The keys of an issuer as they are now, or else as they were when they were last fetched.
+fn fetched(remote: &RemoteKeys, store: &Path, unreachable: Unreachable) -> Result<RuleFile> {
+    let url = jwks::address(&remote.url)?;
+    let error = match jwks::fetch(&url) {
+        Ok(text) => return Ok(remote.file(text)),
+        Err(error) => error.context(format!("cannot fetch `{url}`")),
+    };
+    match kept(remote, store).filter(|_| unreachable == Unreachable::TakeKept) {
+        Some(file) => {
+            tracing::warn!("{error:#}: the keys that were fetched last count");
+            Ok(file)
+        }
+        None => Err(error),
+    }
+}
+
+/// What was fetched from the same URL for the rulebook that was kept last.
+fn kept(remote: &RemoteKeys, store: &Path) -> Option<RuleFile> {
+    let books = fs::read_dir(store).ok()?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let mut books: Vec<PathBuf> = books.filter(|path| path.extension().is_some_and(|e| e == "json")).collect();
+    books
+        .sort_by_key(|path| path.metadata().and_then(|metadata| metadata.modified()).unwrap_or(SystemTime::UNIX_EPOCH));
+    books.iter().rev().find_map(|path| {
+        let files: Vec<RuleFile> = serde_json::from_str(&fs::read_to_string(path).ok()?).ok()?;
+        files.into_iter().find(|file| file.name == remote.name && file.path == remote.url)
+    })
+}
+
+/// The rulebook with the keys that its issuers have now; none where they are those that it has.
+///
+/// # Errors
+///
+/// A key set that cannot be fetched, or with which the rulebook is none.
+pub(crate) fn refreshed(book: &Rulebook) -> Result<Option<Rulebook>> {
+    let mut files = book.files().to_vec();
+    for remote in Issuers::remote(book.files()) {
+        let url = jwks::address(&remote.url)?;
+        let text = jwks::fetch(&url).with_context(|| format!("cannot fetch `{url}`"))?;
+        files.retain(|file| file.name != remote.name);
+        files.push(remote.file(text));
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    if files == book.files() {
+        return Ok(None);
+    }
+    Rulebook::read(files).map(Some).map_err(|errors| refused(&errors))
 }
 
 /// The issuers' key sets.
@@ -238,7 +308,14 @@ impl RulebookStore {
     /// Keeps a rulebook, durably, before anything is judged by it.
     pub(crate) fn keep(&mut self, book: &Arc<Rulebook>) -> Result<()> {
         let path = self.path(book.hash());
-        if !path.exists() {
+        if path.exists() {
+            // The one that was kept last is known by its time.
+            fs::File::options()
+                .append(true)
+                .open(&path)
+                .and_then(|file| file.set_modified(SystemTime::now()))
+                .with_context(|| format!("cannot write `{}`", path.display()))?;
+        } else {
             let file = tempfile::NamedTempFile::new_in(&self.directory)?;
             serde_json::to_writer(&file, book.files())?;
             file.as_file().sync_all()?;
@@ -268,3 +345,6 @@ impl RulebookStore {
         Ok(book)
     }
 }
+
+#[cfg(test)]
+mod tests;

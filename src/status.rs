@@ -124,7 +124,7 @@ mod tests {
     fn a_control_without_its_source_is_blind_and_not_clean() {
         let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules");
         let paths = rules::example_paths(&RulebookPaths { rules, ..RulebookPaths::default() });
-        let book = Arc::new(rules::read(&paths).unwrap());
+        let book = Arc::new(rules::read(&paths, rules::Unreachable::Refuse).unwrap());
         let status = Status::new().unwrap();
         let mut engine = Engine::new(Arc::clone(&book));
         let mut told = |agent: &str, source: Source| {

@@ -309,9 +309,42 @@ fn what_a_run_lacks_is_named() {
     let output = site.run(["run"]);
     assert_eq!(output.status.code(), Some(2));
     let errors = text_of_errors(&output);
-    for fault in ["[[sources]]", "batch_records", "log.partitions"] {
+    for fault in ["toml:1: no `[[sources]]`", "toml:1: `batch_records`", "toml:3: `log.partitions`"] {
         assert!(errors.contains(fault), "{fault}: {errors}");
     }
+}
+
+#[test]
+fn a_check_names_what_a_run_would_refuse() {
+    let site = Site::new();
+    let key = site.path("monitoring.jwk");
+    assert!(site.run(["keygen", "elsewhere", key.to_str().unwrap()]).status.success());
+    site.write("token", "secret\n");
+    let section = |issuer: &str, topic: &str| {
+        format!(
+            "[[sources]]\ntopic = \"statements\"\nformat = \"statement\"\n[alertmanager]\nissuer = \"{issuer}\"\n\
+             topic = \"{topic}\"\ntoken = {{ file = \"token\" }}\nkey = {{ file = \"monitoring.jwk\" }}\n"
+        )
+    };
+    let broken = "[redaction]\ndead_letters = \"encrypted\"\n".to_owned() + &section("https://monitoring", "actions");
+    site.write("tautline.toml", &broken);
+    for (form, says) in [("table", "3 errors"), ("json", "\"configuration\":[")] {
+        let output = site.run(["check", "--output", form]);
+        let report = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{report}");
+        for fault in [
+            "tautline.toml:1: `redaction.dead_letters` is",
+            "tautline.toml:6: `alertmanager.topic` is no source of statements",
+            "nobody would believe a signal of `https://monitoring`: it comes from an issuer that is not configured",
+            says,
+        ] {
+            assert!(report.replace("\\\"", "\"").contains(fault), "{fault}: {report}");
+        }
+    }
+    site.write("tautline.toml", &section("https://monitoring.example.com", "statements"));
+    let report = text(&site.run(["check"]).stdout);
+    assert!(report.contains("a key that its issuer does not have"), "{report}");
+    assert!(report.contains("\n1 error\n"), "{report}");
 }
 
 #[test]

@@ -97,3 +97,43 @@ fn every_control_fires_on_live_input() {
     assert!(request["command_uid"].as_str().unwrap().starts_with("rollback/"));
     assert_eq!(tautline.terminate(), Some(0));
 }
+
+/// What Alertmanager sends of one alert about the agent.
+fn notification(starts_at: &str) -> String {
+    let labels = json!({"alertname": "HighErrorRate", "agent": "restart-bot"});
+    let alert = json!({"status": "firing", "labels": labels, "startsAt": starts_at, "fingerprint": "8f1c"});
+    json!({"version": "4", "receiver": "tautline", "status": "firing", "alerts": [alert]}).to_string()
+}
+
+#[test]
+fn an_alert_of_alertmanager_asks_for_the_change_before_it_to_be_undone() {
+    let stand = Stand::new("alertmanager", "");
+    with_test_keys(&stand);
+    private_key(&stand, "monitoring-1");
+    fs::write(stand.directory.path().join("token"), "secret-1").unwrap();
+    let section = format!(
+        "[alertmanager]\nissuer = \"https://monitoring.example.com\"\ntopic = \"{}\"\ntoken = {{ file = \"token\" }}\n\
+         key = {{ file = \"monitoring-1.jwk\" }}\n",
+        stand.topic("source")
+    );
+    fs::write(stand.config(), fs::read_to_string(stand.config()).unwrap() + &section).unwrap();
+    let ago = |seconds: i64| jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() - seconds).unwrap();
+    let fires = fs::read_to_string(root().join("rules/rollback/fires.jsonl")).unwrap();
+    let change = fires.lines().next().unwrap().replace("2026-05-06T09:00:00Z", &ago(120).to_string());
+
+    let tautline = stand.ready();
+    produce(&stand.topic("source"), [("one", change.as_bytes())]);
+    wait_for("the change", LONG, || stand.broker.read_committed(&stand.topic("events")).len() > 1);
+    let (path, alert) = ("/signals/alertmanager", notification(&ago(60).to_string()));
+    assert_eq!(tautline.post(path, "secret-2", &alert).unwrap().0, 401);
+    // Alertmanager tells of what goes on firing again and again.
+    for _ in 0..2 {
+        assert_eq!(tautline.post(path, "secret-1", &alert).unwrap(), (200, "1 signals\n".to_owned()));
+    }
+    let requests = || stand.broker.read_committed(&stand.topic("rollbacks"));
+    wait_for("the request", LONG, || !requests().is_empty());
+    let request: Value = serde_json::from_slice(&requests()[0]).unwrap();
+    assert!(request.to_string().contains("signal `HighErrorRate` came"), "{request}");
+    assert_eq!(tautline.terminate(), Some(0));
+    assert_eq!(requests().len(), 1, "an alert that is told of twice is one signal");
+}

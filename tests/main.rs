@@ -19,6 +19,7 @@ mod determinism;
 mod e2e;
 mod gate;
 mod golden;
+mod issuers;
 mod privacy;
 mod recovery;
 mod support;

@@ -27,6 +27,7 @@ use super::config::{Gate, base_url};
 use super::{Answer, Oracle, Reply, Server, guardrails, serve};
 use crate::config::{Config, RulebookPaths};
 use crate::output::ocsf::Position;
+use crate::rules::Unreachable;
 use crate::status::Status;
 use crate::{redaction, rules};
 
@@ -37,7 +38,8 @@ const NARROW: &str = "0123456789abcdef-one";
 /// The shipped rules with the example registry, in which the specification's Alice is an agent if she is to be.
 pub(super) fn book(with_alice: bool) -> Arc<Rulebook> {
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules");
-    let book = rules::read(&rules::example_paths(&RulebookPaths { rules, ..RulebookPaths::default() })).unwrap();
+    let paths = rules::example_paths(&RulebookPaths { rules, ..RulebookPaths::default() });
+    let book = rules::read(&paths, Unreachable::Refuse).unwrap();
     if !with_alice {
         return Arc::new(book);
     }

@@ -13,7 +13,9 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig};
+use rdkafka::producer::{
+    BaseProducer, BaseRecord, DeliveryResult, FutureProducer, Producer, ProducerContext, PurgeConfig,
+};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
@@ -307,6 +309,13 @@ impl Writer {
             self.producer.poll(Duration::from_millis(5));
         }
     }
+}
+
+/// A producer of single records outside of any transaction, which gives up in time for whoever waits for an answer.
+pub(super) fn sender(kafka: &Kafka) -> Result<FutureProducer> {
+    let mut config = base(kafka)?;
+    config.set("enable.idempotence", "true").set("message.timeout.ms", "5000");
+    config.create().map_err(|error| refused(error, "producer"))
 }
 
 /// Whether offsets were refused because the group meanwhile counts another generation than the consumer knew.

@@ -13,13 +13,14 @@ mod pump;
 mod shards;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tautline_detectors::event::Event;
-use tautline_detectors::rulebook::Rulebook;
+use tautline_detectors::rulebook::{Issuers, Rulebook};
 use tautline_ingest::redact::Redactor;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -30,7 +31,8 @@ use crate::gate::{self, Gate, Oracle, Reply, Server};
 use crate::http;
 use crate::output::dead_letter::Letters;
 use crate::redaction;
-use crate::rules::RulebookStore;
+use crate::rules::{self, RulebookStore, Unreachable};
+use crate::signals::Webhook;
 use crate::status::Status;
 
 pub use crate::config::Kafka;
@@ -71,13 +73,28 @@ impl Shared {
         Arc::clone(&self.book.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the rulebook's files again. One that is refused leaves the one in force where it is.
-    fn reload(&self) {
-        let read = read_book(&self.config);
+    /// Puts a rulebook that was read again into force. One that is refused leaves the one in force where it is.
+    fn renew(&self, read: Result<Arc<Rulebook>>) {
         self.status.metrics.rulebook_reload(read.is_ok());
         match read {
             Ok(book) => *self.book.write().unwrap_or_else(PoisonError::into_inner) = book,
             Err(error) => format!("{error:#}").lines().for_each(|line| tracing::error!("rulebook refused: {line}")),
+        }
+    }
+
+    /// Reads the rulebook's files again whenever somebody asks, and the issuers' keys alone when they are due.
+    fn keep_current(&self, asked: &Receiver<()>) {
+        loop {
+            let due = Issuers::remote(self.book().files()).iter().map(|remote| remote.refresh).min();
+            let wait = due.map_or(Duration::MAX, |due| Duration::from_millis(due.unsigned_abs()));
+            match asked.recv_timeout(wait) {
+                Ok(()) => self.renew(read_book(&self.config, Unreachable::Refuse)),
+                Err(RecvTimeoutError::Timeout) => match rules::refreshed(&self.book()).transpose() {
+                    Some(read) => self.renew(read.and_then(|book| kept(&self.config, book))),
+                    None => tracing::debug!("the issuers' keys are what they were"),
+                },
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
         }
     }
 }
@@ -97,16 +114,20 @@ pub(crate) fn run(mut config: Config) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     // Before anything else: until somebody listens, a SIGHUP ends the process.
     let hangup = runtime.block_on(async { signal(SignalKind::hangup()) })?;
-    let book = RwLock::new(read_book(&config)?);
+    let book = read_book(&config, Unreachable::TakeKept)?;
     let (redactor, letters) = (redaction::live(&config)?, Letters::new(&config.redaction)?);
     let status = Arc::new(Status::new()?);
     let checkpoints = Arc::new(Checkpoints::open(&config.checkpoints, Arc::clone(&status))?);
     let listener = runtime.block_on(http::bind(config.http.listen))?;
     tracing::info!("metrics, health and live page at http://{}/", listener.local_addr()?);
-    runtime.spawn(http::serve(listener, Arc::clone(&status), std::future::pending()));
+    let webhook = config.alertmanager.as_ref().map(|section| {
+        section.check(&book)?;
+        Webhook::new(section, client::sender(&config.kafka)?)
+    });
+    runtime.spawn(http::serve(listener, Arc::clone(&status), webhook.transpose()?, std::future::pending()));
 
     let (stop, handle) = (AtomicBool::new(false), runtime.handle().clone());
-    let desk = Arc::default();
+    let (book, desk) = (RwLock::new(book), Arc::default());
     let shared = Arc::new(Shared { config, book, redactor, letters, status, checkpoints, desk, stop, runtime: handle });
     if let Some(gate) = &shared.config.gate {
         open_gate(gate, &shared)?;
@@ -115,7 +136,10 @@ pub(crate) fn run(mut config: Config) -> Result<()> {
     if !shared.config.log.direct {
         stages.push(spawn("hop", &shared, |shared| Ok(hop::Hop::new(shared)))?);
     }
-    runtime.block_on(signals(&shared, hangup))?;
+    let (ask, asked) = mpsc::channel();
+    let current = Arc::clone(&shared);
+    thread::Builder::new().name("rulebook".to_owned()).spawn(move || current.keep_current(&asked))?;
+    runtime.block_on(signals(&ask, hangup))?;
     tracing::info!("stopping: the open batch is finished and committed first");
     shared.stop.store(true, Ordering::Relaxed);
     for stage in stages {
@@ -145,22 +169,26 @@ fn open_gate(gate: &Gate, shared: &Arc<Shared>) -> Result<()> {
     Ok(())
 }
 
-/// Reads the rulebook and keeps it in the store: nothing may be judged by one that a replay would not find.
-fn read_book(config: &Config) -> Result<Arc<Rulebook>> {
-    let book = Arc::new(cli::rulebook(&config.rulebook)?);
+fn read_book(config: &Config, unreachable: Unreachable) -> Result<Arc<Rulebook>> {
+    kept(config, cli::rulebook(&config.rulebook, unreachable)?)
+}
+
+/// Keeps a rulebook in the store: nothing may be judged by one that a replay would not find.
+fn kept(config: &Config, book: Rulebook) -> Result<Arc<Rulebook>> {
+    let book = Arc::new(book);
     RulebookStore::open(&config.rulebook.store)?.keep(&book)?;
     tracing::info!(rulebook = book.hash(), controls = book.controls().count(), "rules are in force");
     Ok(book)
 }
 
-/// Returns with SIGTERM or Ctrl-C; every SIGHUP until then has the rulebook read again.
-async fn signals(shared: &Shared, mut hangup: Signal) -> Result<()> {
+/// Returns with SIGTERM or Ctrl-C; every SIGHUP until then asks for the rulebook to be read again.
+async fn signals(ask: &Sender<()>, mut hangup: Signal) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     loop {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             interrupted = tokio::signal::ctrl_c() => return interrupted.context("cannot listen for Ctrl-C"),
-            _ = hangup.recv() => shared.reload(),
+            _ = hangup.recv() => ask.send(()).context("nobody reads the rulebook any more")?,
         }
     }
 }

@@ -15,8 +15,17 @@ use crate::event::Millis;
 use crate::glob::{self, Glob};
 use crate::statement::{Distrust, KINDS, Says, Signature, TYPE, Token};
 
+/// The file's logical name.
+const FILE: &str = "registry/issuers.toml";
+
 /// How long a statement may hold where the issuer's entry says nothing.
 const LONGEST: Millis = 24 * 3_600_000;
+
+/// How often a key set at a URL is fetched anew where the issuer's entry says nothing.
+const REFRESH: Millis = 10 * 60_000;
+
+/// The least of that, so that no issuer is asked without end.
+const LEAST_REFRESH: Millis = 60_000;
 
 /// Who may say what, by the issuers' names in their claims (`iss`).
 #[derive(Clone, Debug, Default)]
@@ -56,13 +65,48 @@ struct RawIssuer {
     iss: String,
     says: Spanned<Vec<String>>,
     /// Name of the file with its keys, in `issuers/` beside `issuers.toml`.
-    keys: Spanned<String>,
+    keys: Option<Spanned<String>>,
+    /// Where the issuer keeps its keys, instead.
+    jwks: Option<Spanned<String>>,
+    /// How often they are fetched from there.
+    refresh: Option<Spanned<String>>,
     #[serde(default)]
     persons: Vec<Glob>,
     longest: Option<Spanned<String>>,
     /// Persons who hold keys of their own, by key id.
     #[serde(default)]
     holders: BTreeMap<String, Spanned<String>>,
+}
+
+/// A key set that its issuer keeps at a URL. What is fetched from there is a file of the rulebook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteKeys {
+    /// The file's logical name: `registry/issuers/<issuer>.json`.
+    pub name: String,
+    /// Where it is fetched from, as written.
+    pub url: String,
+    /// How often it is fetched anew, in milliseconds.
+    pub refresh: Millis,
+    /// Where the configuration says so.
+    path: String,
+    line: usize,
+}
+
+impl RemoteKeys {
+    /// The file that a fetched text becomes.
+    pub fn file(&self, text: String) -> RuleFile {
+        RuleFile { name: self.name.clone(), path: self.url.clone(), text }
+    }
+
+    /// An error of where the URL is written.
+    pub fn error(&self, message: String) -> RulebookError {
+        RulebookError { path: self.path.clone(), line: self.line, message }
+    }
+}
+
+/// The logical name of the file with the keys of an issuer that keeps them at a URL.
+fn remote_name(issuer: &str) -> String {
+    format!("registry/issuers/{issuer}.json")
 }
 
 /// Who stands behind a statement that is believed.
@@ -109,10 +153,29 @@ impl Issuers {
         Ok(Signers { holders, is_signed_in: glob::any(&issuer.persons, &claims.sub) })
     }
 
+    /// The key sets that must be fetched before a rulebook of these files can be read. What is wrong with the entries is said
+    /// when it is.
+    pub fn remote(files: &[RuleFile]) -> Vec<RemoteKeys> {
+        let Some(file) = files.iter().find(|file| file.name == FILE) else { return Vec::new() };
+        let entries = TomlFile::parse(file, &mut Vec::new()).named::<RawIssuer>("issuers", &mut Vec::new());
+        let remote = |entry: Entry<RawIssuer>| {
+            let url = entry.value.jwks?;
+            let refresh = entry.value.refresh.and_then(|text| parse_duration(text.get_ref()).ok());
+            Some(RemoteKeys {
+                name: remote_name(&entry.name),
+                refresh: refresh.unwrap_or(REFRESH).max(LEAST_REFRESH),
+                path: file.path.clone(),
+                line: file.line(url.span().start),
+                url: url.into_inner(),
+            })
+        };
+        entries.into_iter().filter_map(remote).collect()
+    }
+
     /// Reads `issuers.toml` and the key sets beside it.
     pub(super) fn read(files: &[&RuleFile], people: &People, errors: &mut Vec<RulebookError>) -> Self {
         let mut by_iss = BTreeMap::new();
-        let Some(file) = files.iter().find(|file| file.name == "registry/issuers.toml") else {
+        let Some(file) = files.iter().find(|file| file.name == FILE) else {
             return Self::default();
         };
         let mut toml = TomlFile::parse(file, errors);
@@ -175,14 +238,17 @@ impl Reader<'_> {
         if let Some(Err((text, error))) = &longest {
             fault(text.span().start, error.clone());
         }
-        let (offset, name) = (raw.keys.span().start, raw.keys.get_ref());
-        let set = self.files.iter().find(|file| file.name == format!("registry/issuers/{name}"));
-        let keys = match set {
-            None => {
-                fault(offset, format!("no key set `issuers/{name}`: write the file beside issuers.toml"));
+        if let Some(text) = &raw.refresh
+            && let Some(message) = refresh_fault(text.get_ref(), raw.jwks.is_some())
+        {
+            fault(text.span().start, message);
+        }
+        let keys = match self.key_set(&entry.name, &raw, entry.span.start) {
+            Ok(set) => keys(set, &raw.holders, errors),
+            Err(error) => {
+                errors.push(error);
                 Vec::new()
             }
-            Some(set) => keys(set, &raw.holders, errors),
         };
         Issuer {
             says: raw.says.into_inner(),
@@ -190,6 +256,36 @@ impl Reader<'_> {
             longest: longest.and_then(Result::ok).unwrap_or(LONGEST),
             keys,
         }
+    }
+
+    /// The file with an issuer's keys.
+    fn key_set(&self, issuer: &str, raw: &RawIssuer, start: usize) -> Result<&RuleFile, RulebookError> {
+        let (offset, name, message) = match (&raw.keys, &raw.jwks) {
+            (Some(keys), None) => {
+                let name = keys.get_ref();
+                let message = format!("no key set `issuers/{name}`: write the file beside issuers.toml");
+                (keys.span().start, format!("registry/issuers/{name}"), message)
+            }
+            (None, Some(url)) => {
+                let message = format!("the keys at `{}` are not there", url.get_ref());
+                (url.span().start, remote_name(issuer), message)
+            }
+            _ => {
+                let message = format!("issuer `{issuer}` needs either `keys`, a file, or `jwks`, a URL");
+                return Err(self.file.error(start, message));
+            }
+        };
+        self.files.iter().find(|file| file.name == name).copied().ok_or_else(|| self.file.error(offset, message))
+    }
+}
+
+/// What is wrong with how often keys are to be fetched.
+fn refresh_fault(text: &str, is_remote: bool) -> Option<String> {
+    match parse_duration(text) {
+        _ if !is_remote => Some("`refresh` is for keys at a URL: write `jwks`, or leave it out".to_owned()),
+        Err(error) => Some(error),
+        Ok(refresh) if refresh < LEAST_REFRESH => Some(format!("`refresh` is `{text}`: make it at least `1m`")),
+        Ok(_) => None,
     }
 }
 

@@ -33,7 +33,7 @@ pub use exceptions::{Exception, Exceptions};
 #[cfg(test)]
 pub(crate) use facts::MOST_DECISIONS;
 pub use facts::{DecisionCache, Facts};
-pub use issuers::{Issuers, Signers};
+pub use issuers::{Issuers, RemoteKeys, Signers};
 pub(crate) use operations::Comparison;
 pub use operations::Operations;
 pub use people::{People, Person};

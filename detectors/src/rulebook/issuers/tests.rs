@@ -4,8 +4,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use serde_json::{Value, json};
 
-use super::Issuers;
-use crate::rulebook::Signers;
+use super::{FILE, Issuers};
+use crate::rulebook::{RuleFile, Signers};
 use crate::statement::{Distrust, TYPE, Token};
 use crate::testing::{ISSUERS, PERSONS, book_of_statements, claims, faults, jws, key_set};
 
@@ -102,4 +102,37 @@ fn every_fault_of_the_issuers_is_named() {
     let files =
         [("registry/people.toml", PERSONS), ("registry/issuers.toml", ISSUERS), ("registry/issuers/all.json", &set)];
     assert!(faults(&files)[0].contains("has no key that can be used"), "who can check must not be able to sign");
+}
+
+#[test]
+fn keys_at_a_url_are_a_file_of_the_rulebook() {
+    let issuers = ISSUERS.replace("keys = \"all.json\"", "jwks = \"https://all/keys\"\nrefresh = \"5m\"");
+    let file = RuleFile { name: FILE.to_owned(), path: "issuers.toml".to_owned(), text: issuers.clone() };
+    let remote = Issuers::remote(std::slice::from_ref(&file)).remove(0);
+    assert_eq!((remote.url.as_str(), remote.refresh), ("https://all/keys", 300_000));
+    assert_eq!(remote.error("x".to_owned()).to_string(), "issuers.toml:3: x");
+    let set = remote.file(key_set(&["k1"]));
+    assert_eq!((set.name.as_str(), set.path.as_str()), ("registry/issuers/all.json", "https://all/keys"));
+
+    let book = |keys: &str| book_of_statements(&[(FILE, &issuers), (&set.name, keys)]);
+    let (old, new) = (book(&set.text), book(&key_set(&["k2"])));
+    assert!(old.issuers.verify(&Token::read(&jws(&verdict(), &["k1"])).unwrap()).is_ok());
+    assert!(new.issuers.verify(&Token::read(&jws(&verdict(), &["k1"])).unwrap()).is_err());
+    assert_ne!(old.hash(), new.hash(), "what was fetched is part of what a rulebook is called");
+}
+
+#[test]
+fn faults_of_keys_at_a_url_are_named() {
+    let faults_with = |keys: &str| {
+        let issuers = ISSUERS.replace("keys = \"all.json\"", keys);
+        faults(&[("registry/people.toml", PERSONS), (FILE, &issuers)]).join("\n")
+    };
+    assert!(
+        faults_with("jwks = \"https://all/keys\"").contains("toml:3: the keys at `https://all/keys` are not there")
+    );
+    assert!(faults_with("").contains("issuer `all` needs either `keys`"));
+    assert!(faults_with("jwks = \"https://all/\"\nkeys = \"all.json\"").contains("needs either"));
+    assert!(faults_with("jwks = \"https://all/\"\nrefresh = \"soon\"").contains("`soon`"));
+    assert!(faults_with("jwks = \"https://all/\"\nrefresh = \"5s\"").contains("at least `1m`"));
+    assert!(faults_with("keys = \"all.json\"\nrefresh = \"5m\"").contains("is for keys at a URL"));
 }
