@@ -154,7 +154,7 @@ fn act() -> impl Strategy<Value = Act> {
             .prop_map(|(book, run, operation)| Act::Run(book, run, operation)),
         1 => any::<u8>().prop_map(Act::Repeat),
         1 => any::<u8>().prop_map(Act::SameId),
-        3 => prop_oneof![4 => 0..4_u8, 1 => 4..6_u8].prop_map(Act::Stated),
+        5 => prop_oneof![6 => 0..4_u8, 1 => 4..6_u8].prop_map(Act::Stated),
     ]
 }
 

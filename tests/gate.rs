@@ -1,13 +1,16 @@
 //! Asking before the act, by the real binary: a running process, and the rules on disk.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Output, Stdio};
+use std::time::Instant;
 
+use rdkafka::Message;
 use serde_json::{Value, json};
 
-use crate::broker::{free_port, wait_for};
+use crate::broker::{Tautline, free_port, produce, wait_for};
 use crate::e2e::{LONG, Stand};
-use crate::support::{root, tautline};
+use crate::support::{self, entries, root, tautline};
 
 const TOKEN: &str = "a-token-of-the-tests-only";
 
@@ -130,4 +133,166 @@ fn what_cannot_be_asked_is_neither_yes_nor_no() {
         assert!(text(&output.stderr).contains(says), "{says}: {}", text(&output.stderr));
         assert!(output.stdout.is_empty());
     }
+}
+
+/// A stand with a gate that two processes may have, whose console the tests can sign for.
+struct Gated {
+    stand: Stand,
+    gates: [u16; 2],
+}
+
+impl Gated {
+    fn new(name: &str) -> Self {
+        let gates = [free_port(), free_port()];
+        let stand = Stand::new(name, "[log]\ntick_seconds = 1\n");
+        let token = stand.directory.path().join("token");
+        fs::write(&token, TOKEN).unwrap();
+        let [own, peer] = gates;
+        let section = format!(
+            "[gate]\nlisten = \"127.0.0.1:{own}\"\npeers = [\"http://127.0.0.1:{peer}\"]\npeer_token = {{ file = {token:?} }}\n\
+             forward_timeout_ms = 5000\n[[gate.client]]\nname = \"tests\"\ntoken = {{ file = {token:?} }}\nagents = [\"*\"]\n"
+        );
+        let text = fs::read_to_string(stand.config()).unwrap();
+        fs::write(stand.config(), text + &section).unwrap();
+        for path in entries(&stand.directory.path().join("rules/example/issuers")) {
+            let name = format!("registry/issuers/{}", path.file_name().unwrap().to_str().unwrap());
+            let mut set = [support::file(&name, &fs::read_to_string(&path).unwrap())];
+            support::with_test_keys(&mut set);
+            fs::write(&path, &set[0].text).unwrap();
+        }
+        Self { stand, gates }
+    }
+
+    /// The other process, with the ports of the two gates exchanged.
+    fn other(&self) -> Tautline {
+        let [own, peer] = self.gates.map(|port| format!("127.0.0.1:{port}"));
+        let text = fs::read_to_string(self.stand.config()).unwrap();
+        let text = text.replace(&own, "OWN").replace(&peer, &own).replace("OWN", &peer);
+        let (config, port) = (self.stand.directory.path().join("other.toml"), free_port());
+        let http = text.lines().skip_while(|line| *line != "[http]").nth(1).unwrap().to_owned();
+        let text = text.replace(&http, &format!("listen = \"127.0.0.1:{port}\""));
+        fs::write(&config, text.replace("[kafka]\n", "[kafka]\ninstance = \"other\"\n")).unwrap();
+        Tautline::start(&config, port)
+    }
+
+    fn ask(&self, gate: usize, arguments: &[&str]) -> Option<Value> {
+        let output = ask(&format!("http://127.0.0.1:{}", self.gates[gate]), TOKEN, arguments);
+        (output.status.code() != Some(2)).then(|| answer(&output))
+    }
+
+    /// Has the console state something of `restart-bot`.
+    fn state(&self, id: &str, kind: &str) {
+        let now = jiff::Timestamp::now().as_second();
+        let claims = json!({
+            "iss": "https://console.example.com", "jti": id, "sub": "mei.chen@example.com", "iat": now, "exp": now + 3_600,
+            "agent": "restart-bot", kind: { "reason": "odd calls" },
+        });
+        let statement = support::signed(&claims, &["console-1"]);
+        produce(&self.stand.topic("source"), [("restart-bot", statement.as_bytes())]);
+    }
+}
+
+/// `restart-bot` puts something forward, which it may.
+const PROPOSAL: [&str; 8] =
+    ["--agent", "restart-bot", "--action", "search_logs", "--resource", "checkout-api", "--verb", "propose"];
+
+fn is_held(answer: Option<Value>) -> bool {
+    answer.is_some_and(|answer| {
+        answer["decision"] == false && answer["context"]["quarantine"]["by"] == "mei.chen@example.com"
+    })
+}
+
+fn is_permitted(answer: Option<Value>) -> bool {
+    answer.is_some_and(|answer| answer["decision"] == true)
+}
+
+#[test]
+fn a_quarantine_is_heard_at_once_and_outlives_restarts_and_owners() {
+    let gated = Gated::new("quarantine");
+    let first = gated.stand.ready();
+    assert!(is_permitted(gated.ask(0, &PROPOSAL)));
+    gated.state("q-1", "quarantine");
+    let stated = Instant::now();
+    wait_for("a denial", LONG, || is_held(gated.ask(0, &PROPOSAL)));
+    // Much of this is the tests' own command; the time is asserted nowhere, for machines are slow.
+    eprintln!("from the statement's sending to the first denial: {:?}", stated.elapsed());
+    assert!(is_permitted(gated.ask(0, &LOOKUP)), "declared reads go on");
+    wait_for("the metric", LONG, || first.metric("tautline_quarantined_agents", "") > 0.0);
+    assert_eq!(first.terminate(), Some(0));
+
+    let again = gated.stand.ready();
+    assert!(is_held(gated.ask(0, &PROPOSAL)), "a restart");
+    let other = gated.other();
+    wait_for("the other process", LONG, || other.get("/readyz").is_some_and(|(status, _)| status == 200));
+    for gate in [0, 1] {
+        wait_for("either to answer", LONG, || is_held(gated.ask(gate, &PROPOSAL)));
+    }
+    assert_eq!(again.terminate(), Some(0));
+    wait_for("another owner", LONG, || is_held(gated.ask(1, &PROPOSAL)));
+
+    gated.state("r-1", "release");
+    wait_for("a release", LONG, || is_permitted(gated.ask(1, &PROPOSAL)));
+    assert_eq!(other.terminate(), Some(0));
+}
+
+#[test]
+fn whoever_is_asked_answers_by_the_behaviour_that_another_process_knows() {
+    let gated = Gated::new("forwarding");
+    let first = gated.stand.ready();
+    let other = gated.other();
+    wait_for("the other process", LONG, || other.get("/readyz").is_some_and(|(status, _)| status == 200));
+    let topic = gated.stand.topic("events");
+    let agents = ["restart-bot", "deploy-bot", "triage-bot", "change-advisor", "night-bot", "ci-runner"];
+    let mut owners = BTreeSet::new();
+    for agent in agents {
+        let arguments = ["--agent", agent, "--action", "search_logs", "--resource", "x", "--verb", "read"];
+        let mut positions = Vec::new();
+        for gate in [0, 1] {
+            wait_for("behaviour", LONG, || {
+                let known = gated
+                    .ask(gate, &arguments)
+                    .filter(|answer| answer["context"]["position"]["topic"] == topic.as_str());
+                positions.extend(known.iter().map(|answer| answer["context"]["position"]["partition"].clone()));
+                known.is_some()
+            });
+        }
+        assert_eq!(positions[0], positions[1], "`{agent}` lies in one partition, whoever is asked");
+        owners.insert(positions[0].to_string());
+    }
+    assert!(owners.len() > 1, "agents of several partitions, else nothing was forwarded: {owners:?}");
+    assert_eq!(other.terminate(), Some(0));
+    assert_eq!(first.terminate(), Some(0));
+}
+
+#[test]
+fn an_agent_is_asked_for_where_its_events_are() {
+    let gated = Gated::new("partitions");
+    let running = gated.stand.ready();
+    let agents = ["restart-bot", "deploy-bot", "triage-bot", "change-advisor"];
+    let events: Vec<String> = agents
+        .map(|agent| {
+            json!({
+                "specversion": "1.0", "type": "tautline.agent.action.v1", "id": agent, "source": "tests",
+                "time": "2026-03-02T09:00:00Z", "data": { "agent": { "id": agent }, "tool": "search_logs", "verb": "read" },
+            })
+            .to_string()
+        })
+        .into();
+    produce(&gated.stand.topic("source"), events.iter().map(|event| ("one", event.as_bytes())));
+    wait_for("all events", LONG, || running.metric("tautline_events_total", "judged") > 3.5);
+    let reader = gated.stand.broker.reader(&gated.stand.topic("events"));
+    let mut places = std::collections::BTreeMap::new();
+    wait_for("the log", LONG, || {
+        while let Some(Ok(message)) = reader.poll(std::time::Duration::from_millis(200)) {
+            let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
+            places.insert(key, message.partition());
+        }
+        agents.iter().all(|agent| places.contains_key(*agent))
+    });
+    for agent in agents {
+        let arguments = ["--agent", agent, "--action", "search_logs", "--resource", "x", "--verb", "read"];
+        let answer = gated.ask(0, &arguments).unwrap();
+        assert_eq!(answer["context"]["position"]["partition"], places[agent], "{agent}: {answer}");
+    }
+    assert_eq!(running.terminate(), Some(0));
 }

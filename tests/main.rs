@@ -19,6 +19,7 @@ mod determinism;
 mod e2e;
 mod gate;
 mod golden;
+mod hushed;
 mod issuers;
 mod privacy;
 mod recovery;

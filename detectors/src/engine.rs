@@ -152,6 +152,7 @@ impl Engine {
         let Some((slot, observed)) = arrived else { return (Verdict::Repeated, Vec::new()) };
         let judgement = self.decisions.judge(&book, &Facts::of(event, Some(agent), &book));
         let past = self.baselines.past_at(slot);
+        let judgement = unsilenced(&book, judgement, event, past.dossier());
         let next_run = Conformance::next_state(event, past, &book);
         let arrival = Arrival { event, last_seen, agent, observed: &observed, judgement: &judgement, book: &book };
         let sighting = arrival.against(past);
@@ -476,7 +477,7 @@ impl Engine {
                     }));
                 }
             }
-            ended.retain(|(event, finding)| !is_silenced(&book, finding, event, &dossier));
+            ended.retain(|(event, finding)| !is_silenced(&book, &finding.control.id, event, &dossier));
             self.baselines.put_dossier(slot, dossier);
             for (event, finding) in ended {
                 deviations.extend(self.report(&book, (&id, agent, slot), &event, vec![finding]));
@@ -613,7 +614,7 @@ fn findings<'b>(book: &'b Rulebook, sighting: Sighting<'_>, notes: &mut Vec<Note
             detector.note(sighting, notes);
         }
     }
-    found.retain(|finding| !is_silenced(book, finding, sighting.event, sighting.past.dossier()));
+    found.retain(|finding| !is_silenced(book, &finding.control.id, sighting.event, sighting.past.dossier()));
     found
 }
 
@@ -629,8 +630,18 @@ fn of_detectors<'b>(book: &'b Rulebook, mut ask: impl FnMut(&dyn Detector) -> Op
 }
 
 /// Whether persons have said that a finding is not to be reported.
-fn is_silenced(book: &Rulebook, finding: &Finding<'_>, event: &Event, dossier: &Dossier) -> bool {
-    book.detectors().any(|detector| detector.silences(&finding.control.id, event, dossier))
+fn is_silenced(book: &Rulebook, control: &str, event: &Event, dossier: &Dossier) -> bool {
+    book.detectors().any(|detector| detector.silences(control, event, book, dossier))
+}
+
+/// What policies say of an event, without the controls that persons have silenced for it.
+fn unsilenced(book: &Rulebook, judgement: Arc<Judgement>, event: &Event, dossier: &Dossier) -> Arc<Judgement> {
+    let stays = |violation: &Violation| !is_silenced(book, &violation.policy.control, event, dossier);
+    if judgement.violations.iter().all(stays) {
+        return judgement;
+    }
+    let violations = judgement.violations.iter().filter(|violation| stays(violation)).cloned().collect();
+    Arc::new(Judgement { violations, remedy: judgement.remedy.clone() })
 }
 
 fn policy_findings<'b>(book: &'b Rulebook, judgement: &Judgement) -> Vec<Finding<'b>> {

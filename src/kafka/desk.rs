@@ -53,6 +53,10 @@ impl Desk {
         *self.partitions.write() = u32::try_from(partitions).ok().filter(|partitions| *partitions > 0);
     }
 
+    pub(super) fn knows_partitions(&self) -> bool {
+        self.partitions.read().is_some()
+    }
+
     pub(super) fn open(&self, partition: &Partition, seat: &Arc<FairMutex<Seat>>) {
         self.seats.write().insert(partition.clone(), Arc::clone(seat));
     }

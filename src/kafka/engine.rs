@@ -110,7 +110,6 @@ impl EngineStage {
         let group = format!("{}-{}", shared.config.kafka.group, Self::NAME);
         let interval = Duration::from_secs(shared.config.checkpoints.interval_seconds);
         let status = Arc::clone(&shared.status);
-        shared.desk.has_partitions(log_partitions(&shared)?);
         let checkpoints = (Arc::clone(&shared.checkpoints), interval);
         let shards = Shards::new(Self::NAME, status, &group, checkpoints, Arc::clone(&shared.desk));
         let (last_tick, last_count) = (Instant::now(), Instant::now());
@@ -285,6 +284,10 @@ impl Stage for EngineStage {
 
     fn assigned(&mut self, assigned: Assigned) -> Result<i64> {
         let Self { shared, store, shards, .. } = self;
+        // Only now is the topic there for sure; partitions that it is given later would move agents to others.
+        if !shared.desk.knows_partitions() {
+            shared.desk.has_partitions(log_partitions(shared)?);
+        }
         shards.take_over(assigned, shared.book().hash(), |hash| store.find(hash))
     }
 

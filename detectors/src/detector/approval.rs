@@ -34,6 +34,18 @@ pub(super) struct Approvals {
     /// How far clocks may differ.
     #[serde(deserialize_with = "duration")]
     skew: Millis,
+    /// What an approval clears besides.
+    clears: Option<Clears>,
+}
+
+/// What an approval clears that covers a change exactly, as far as all of it can be seen.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Clears {
+    /// Controls that are silent about the change.
+    controls: Vec<String>,
+    /// How many people must have given it at least.
+    people: u32,
 }
 
 /// How an event stands to what was approved.
@@ -51,7 +63,11 @@ enum Standing {
 
 impl Approvals {
     fn standing(&self, event: &Event, book: &Rulebook, dossier: &Dossier) -> Standing {
-        let people = book.risk.people(event);
+        self.standing_by(event, book, dossier, book.risk.people(event))
+    }
+
+    /// The same where so many people must have approved it.
+    fn standing_by(&self, event: &Event, book: &Rulebook, dossier: &Dossier, people: u32) -> Standing {
         if people == 0 || matches!(event.outcome, Outcome::Denied(_) | Outcome::Failed(_)) {
             return Standing::Free;
         }
@@ -176,6 +192,15 @@ impl Detector for Approvals {
         let Sighting { event, past, book, .. } = sighting;
         let Standing::Missing { why } = self.standing(event, book, past.dossier()) else { return None };
         Some(self.missing(event, &why, book.risk.people(event)))
+    }
+
+    fn silences(&self, control: &str, event: &Event, book: &Rulebook, dossier: &Dossier) -> bool {
+        let clears = self.clears.as_ref().filter(|clears| clears.controls.iter().any(|known| known == control));
+        clears.is_some_and(|Clears { people, .. }| {
+            let people = book.risk.people(event).max(*people);
+            let standing = self.standing_by(event, book, dossier, people);
+            matches!(standing, Standing::Approved { unverifiable, .. } if unverifiable.is_empty())
+        })
     }
 
     fn keep(&self, sighting: Sighting<'_>, dossier: &mut Dossier) {

@@ -7,6 +7,7 @@ use crate::baselines::{Dossier, HeldOverride};
 use crate::deviation::Severity;
 use crate::event::{Event, Millis};
 use crate::glob::Glob;
+use crate::rulebook::Rulebook;
 use crate::statement::Says;
 
 /// Most overrides that are held of one agent; of more, those that ended first make room.
@@ -108,7 +109,7 @@ impl Detector for BreakGlass {
         sighting.past.dossier().overrides.iter().any(|held| covers(held, sighting.event))
     }
 
-    fn silences(&self, control: &str, event: &Event, dossier: &Dossier) -> bool {
+    fn silences(&self, control: &str, event: &Event, _book: &Rulebook, dossier: &Dossier) -> bool {
         let silent = |held: &HeldOverride| covers(held, event) && held.says.controls.iter().any(|own| own == control);
         dossier.overrides.iter().any(silent)
     }

@@ -215,7 +215,7 @@ pub trait Detector: Send + Sync + std::fmt::Debug {
     }
 
     /// Whether what a control finds of an event is not to be reported, for persons have said so.
-    fn silences(&self, _control: &str, _event: &Event, _dossier: &Dossier) -> bool {
+    fn silences(&self, _control: &str, _event: &Event, _book: &Rulebook, _dossier: &Dossier) -> bool {
         false
     }
 

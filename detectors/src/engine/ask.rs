@@ -1,6 +1,11 @@
 //! Asking before the act: what would be found of it, by the same policies and the same detectors, and nothing learned.
 
-use super::{Arrival, Engine, Finding, assemble, earlier, findings, policy_findings, registered, unregistered};
+use std::sync::Arc;
+
+use super::{
+    Arrival, Engine, Finding, assemble, earlier, findings, is_silenced, policy_findings, registered, unregistered,
+    unsilenced,
+};
 use crate::baselines::Quarantine;
 use crate::deviation::{AgentFacts, Deviation, LearningState};
 use crate::engine::Hush;
@@ -47,7 +52,7 @@ impl Engine {
     /// What would be found of an event if it came next and nothing after it: an approval that may still come is lacking. What
     /// was reported before is told each time. Only decisions of policies are cached; nothing is learned or remembered.
     pub fn ask(&mut self, event: &Event) -> Opinion {
-        let book = std::sync::Arc::clone(&self.book);
+        let book = Arc::clone(&self.book);
         let known = event.agent.registered().and_then(|id| Some((id, book.registry.by_id(id)?)));
         let judgement = self.decisions.judge(&book, &Facts::of(event, known.map(|(_, agent)| agent), &book));
         match known {
@@ -63,10 +68,17 @@ impl Engine {
         }
     }
 
-    fn ask_of(&self, book: &Rulebook, (id, agent): (&str, &Agent), event: &Event, judgement: &Judgement) -> Opinion {
+    fn ask_of(
+        &self,
+        book: &Rulebook,
+        (id, agent): (&str, &Agent),
+        event: &Event,
+        judgement: &Arc<Judgement>,
+    ) -> Opinion {
         let last_seen = self.baselines.slot(id).and_then(|slot| self.baselines.last_seen(slot));
         let (profile, observed) = self.baselines.imagine(id, event);
         let past = self.baselines.past_of(&profile);
+        let judgement = &unsilenced(book, Arc::clone(judgement), event, past.dossier());
         let arrival = Arrival { event, last_seen, agent, observed: &observed, judgement, book };
         let sighting = arrival.against(past);
         let found = findings(book, sighting, &mut Vec::new());
@@ -74,7 +86,7 @@ impl Engine {
         for control in book.controls() {
             for (severity, detector) in &control.detectors {
                 let finding = detector.lacks(sighting).map(|lack| Finding::of_suspicion(control, *severity, lack));
-                lacking.extend(finding.filter(|found| !super::is_silenced(book, found, event, past.dossier())));
+                lacking.extend(finding.filter(|found| !is_silenced(book, &found.control.id, event, past.dossier())));
             }
         }
         let evidence = trust::decayed(profile.evidence, profile.evidence_at, event.at);
