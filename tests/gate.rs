@@ -242,7 +242,7 @@ fn whoever_is_asked_answers_by_the_behaviour_that_another_process_knows() {
     let other = gated.other();
     wait_for("the other process", LONG, || other.get("/readyz").is_some_and(|(status, _)| status == 200));
     let topic = gated.stand.topic("events");
-    let agents = ["restart-bot", "deploy-bot", "triage-bot", "change-advisor", "night-bot", "ci-runner"];
+    let agents = ["restart-bot", "deploy-bot", "triage-bot", "change-advisor", "night-bot", "cluster-bot"];
     let mut owners = BTreeSet::new();
     for agent in agents {
         let arguments = ["--agent", agent, "--action", "search_logs", "--resource", "x", "--verb", "read"];
@@ -279,7 +279,7 @@ fn an_agent_is_asked_for_where_its_events_are() {
         })
         .into();
     produce(&gated.stand.topic("source"), events.iter().map(|event| ("one", event.as_bytes())));
-    wait_for("all events", LONG, || running.metric("tautline_events_total", "judged") > 3.5);
+    wait_for("all events", LONG, || running.metric("tautline_events_total", "accepted") > 3.5);
     let reader = gated.stand.broker.reader(&gated.stand.topic("events"));
     let mut places = std::collections::BTreeMap::new();
     wait_for("the log", LONG, || {
