@@ -3,11 +3,13 @@
 //! This package is the shell: every input and output. What is judged and learned is in `tautline-detectors`, what bytes
 //! mean in `tautline-ingest`. The library is for stages of one's own over Kafka: see [`kafka::run_stage`].
 
+mod backtest;
 mod check;
 mod checkpoint;
 mod cli;
 mod config;
 mod connection;
+mod credential_uses;
 mod demo;
 mod explain;
 mod feed;

@@ -10,6 +10,7 @@ mod engine;
 mod hop;
 mod pump;
 mod shards;
+mod topics;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -37,6 +38,7 @@ pub use batch::{Batch, Batches, Message};
 pub use client::{Output, Partition};
 pub use pump::{Assigned, Record, Stage};
 pub use shards::{Shard, Shards};
+pub(crate) use topics::{Shape, Topics};
 
 /// How long a stage that failed waits at first, and at most, before it starts anew.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));

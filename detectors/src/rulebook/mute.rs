@@ -271,11 +271,11 @@ fn known_values(name: &str, book: &Rulebook) -> Option<BTreeSet<String>> {
 fn candidates(name: &str, patterns: &[Pattern], book: &Rulebook) -> Option<Vec<String>> {
     let Some(known) = known_values(name, book) else { return witnesses(patterns) };
     let mut kinds = BTreeSet::new();
-    let differs = |value: &String| {
+    let mut stands_for_others = |value: &String| {
         let fits: Vec<bool> = patterns.iter().map(|pattern| fits(pattern, value)).collect();
-        kinds.insert(fits) || SPECIAL.contains(&value.as_str())
+        SPECIAL.contains(&value.as_str()) || kinds.insert(fits)
     };
-    Some(known.into_iter().filter(differs).collect())
+    Some(known.into_iter().filter(|value| stands_for_others(value)).collect())
 }
 
 /// A text of a policy: its characters, `None` where any run of them may stand.

@@ -8,7 +8,8 @@ use crate::glob::Glob;
 use crate::testing::{at, book, control, event};
 
 const ESTATE: &str = "[[place]]\naccount = \"1\"\nenvironment = \"staging\"\ntier = \"3\"\n";
-const VOCABULARY: &str = "[[operations]]\noperations = [\"iam:*\"]\nasset = \"identity\"\ndata = \"credentials\"\n";
+const VOCABULARY: &str = "[[operations]]\noperations = [\"iam:*\"]\nasset = \"identity\"\ndata = \"credentials\"\n\
+    [[operations]]\noperations = [\"logs:*\"]\ndata = \"logs\"\n";
 
 /// A rulebook with these policies in one control of severity `high`.
 fn with(policies: &str) -> Rulebook {
@@ -42,7 +43,7 @@ fn a_value_that_nothing_has_is_named() {
         ("principal.class == \"observr\"", "`observr` as principal.class, only `advisor`"),
         ("principal.status == \"gone\"", "`gone` as principal.status"),
         ("\"moat\" == resource.asset", "`moat` as resource.asset, only ``, `identity`"),
-        ("[\"secret\", \"logs\"].contains(resource.data)", "`logs` as resource.data"),
+        ("[\"moat\", \"secret\"].contains(resource.data)", "`moat` as resource.data, only ``, `credentials`, `logs`"),
         ("resource.tier == \"1\"", "`1` as resource.tier, only ``, `3`"),
         ("context.environment == \"prodution\"", "`prodution` as context.environment, only `production`, `staging`"),
         ("context.source == \"statement\"", "`statement` as context.source"),
@@ -75,6 +76,7 @@ fn values_of_the_schemas_lists_are_known_though_no_agent_has_them() {
         "resource.asset == \"\" && resource.data == \"credentials\"",
         "context.operation == \"anything\" || resource.type == \"any::Thing\"",
         "resource.id == \"arn:any\"",
+        "resource.data != \"credentials\" && !context.data_approved",
         "principal.id == \"bot\"",
     ] {
         let found = of(when);
