@@ -264,6 +264,9 @@ fn over_the_log_it_says_what_the_live_run_said() {
     let dumped = alerts(&backtest(&stand, &[dump.to_str().unwrap(), "--format", "log"]));
     assert_eq!(dumped.keys().collect::<Vec<_>>(), live.keys().collect::<Vec<_>>());
 
+    let both = backtest(&stand, &[&log, &source]);
+    assert_eq!(both.status.code(), Some(2), "each event would be there twice");
+
     // Nothing was committed, and nothing is new in the topics.
     assert_eq!(stand.broker.committed(&format!("{}-backtest", stand.name), &stand.topic("events")), 0);
     assert_eq!(findings(&stand.alerts()), live);

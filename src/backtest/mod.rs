@@ -183,7 +183,7 @@ impl Backtest {
                     Shape::Log => Kind::Log,
                 };
                 let record = Record { lane: taken.lane, kind, bytes: taken.payload, received: taken.received };
-                handle("topic", &record, &bar)
+                handle(&taken.place, &record, &bar)
             })?,
         }
         bar.finish_and_clear();

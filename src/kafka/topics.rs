@@ -34,6 +34,8 @@ pub(crate) enum Shape {
 
 /// One record.
 pub(crate) struct Taken<'m> {
+    /// Topic, partition and offset, for messages.
+    pub(crate) place: String,
     /// The number of its lane: a partition of the log, or all sources together.
     pub(crate) lane: usize,
     pub(crate) shape: &'m Shape,
@@ -83,6 +85,11 @@ impl Topics {
         for topic in topics {
             opened.find(topic, &shape(config, topic)?)?;
         }
+        let of_sources = opened.parts.iter().filter(|part| matches!(part.shape, Shape::Source(_))).count();
+        ensure!(
+            of_sources == 0 || of_sources == opened.parts.len(),
+            "the log holds what the sources hold: name the log or sources, not both"
+        );
         let mut list = TopicPartitionList::new();
         for Part { topic, number, offsets: (begins, _), .. } in &opened.parts {
             list.add_partition_offset(topic, *number, Offset::Offset(*begins))?;
@@ -124,7 +131,8 @@ impl Topics {
             let payload = message.payload().unwrap_or_default();
             let seal = self.opened(part, &message).filter(|seal| *seal > opened);
             let shape = if seal.is_some() { &Shape::Log } else { &part.shape };
-            handle(&Taken { lane: part.lane, shape, payload, received })?;
+            let place = format!("{}/{}/{}", part.topic, part.number, message.offset());
+            handle(&Taken { place, lane: part.lane, shape, payload, received })?;
             let opened = seal.unwrap_or(opened);
             heads.extend(self.next(part)?.map(|message| ((written(&message), at), (part, message, opened))));
         }
