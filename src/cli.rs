@@ -9,8 +9,10 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::ProgressBar;
 use tautline_detectors::rulebook::Rulebook;
+use tautline_ingest::Reader;
 use tracing_subscriber::EnvFilter;
 
+use crate::backtest::{Backtest, Past};
 use crate::config::{Config, FormatName, RulebookPaths};
 use crate::files::{Input, Records};
 use crate::output::dead_letter::Keys;
@@ -18,7 +20,7 @@ use crate::output::text;
 use crate::replay::{Form, Replay};
 use crate::rules::Unreachable;
 use crate::signing::Key;
-use crate::{check, demo, explain, gate, kafka, redaction, rules, signing};
+use crate::{backtest, check, demo, explain, gate, kafka, redaction, rules, signing};
 
 /// Keeps AI agents on a taut line while they work on cloud production.
 ///
@@ -93,6 +95,8 @@ enum Command {
         #[arg(long, default_value = "auto")]
         format: FormatName,
     },
+    /// Say what the rules would have found in past events, and what others would have found instead
+    Backtest(Trial),
     /// Validate rules, registry, estate and people, and run every control's own events
     Check {
         /// Write each control's snapshot instead of comparing with it
@@ -147,6 +151,47 @@ enum Command {
         #[arg(long, default_value = "-", value_name = "FILE")]
         alerts: PathBuf,
     },
+}
+
+/// Options of a back-test.
+#[derive(Debug, Args)]
+struct Trial {
+    /// Files, directories or prefixes of an object store, as of `replay`; or topics of the configuration, `topic:<name>`:
+    /// the log, or sources
+    #[arg(long, required = true, num_args = 1.., value_name = "FILES|topic:NAME")]
+    from: Vec<PathBuf>,
+    /// Rules to compare with: a directory (with a `tautline.toml` in it, everything that this names), or the hash of a
+    /// rulebook in the store
+    #[arg(long, value_name = "DIR|HASH")]
+    against: Option<PathBuf>,
+    /// The agents' accepted past: learned from first, not judged
+    #[arg(long, value_name = "FILE")]
+    history: Vec<PathBuf>,
+    /// What the files' records are: as for `replay`, or `log` for the records of the log, a file a partition
+    #[arg(long, default_value = "auto", value_parser = RecordsOf::named)]
+    format: RecordsOf,
+    /// Most pages a day, instead of `pages_per_day` of routes.toml: above it, the exit code is 1
+    #[arg(long, value_name = "PAGES")]
+    budget: Option<u32>,
+    /// How many findings of a kind the text shows
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    examples: usize,
+    /// Write every difference to this file, a JSON object a line
+    #[arg(long, value_name = "FILE", requires = "against")]
+    diff: Option<PathBuf>,
+}
+
+/// What the records of files are.
+#[derive(Clone, Debug)]
+enum RecordsOf {
+    Log,
+    Source(FormatName),
+}
+
+impl RecordsOf {
+    fn named(name: &str) -> Result<Self, String> {
+        if name == "log" { Ok(Self::Log) } else { name.parse().map(Self::Source) }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -221,6 +266,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
             };
             replay.run(rulebook(&config.rulebook, Unreachable::TakeKept)?, &mut out)?
         }
+        Command::Backtest(trial) => trial.backtest(&config, cli.common.output == Output::Json)?.run(&mut out)?,
         Command::Check { mutate: true, .. } => check::mutate(&config.rulebook, &redaction::of_examples()?, &mut out)?,
         Command::Check { bless, .. } => {
             let report = check::run(&mut config, &redaction::of_examples()?, *bless);
@@ -274,6 +320,30 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     };
     out.flush()?;
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(FAULTS) })
+}
+
+impl Trial {
+    fn backtest(&self, config: &Config, json: bool) -> Result<Backtest> {
+        let mut books = vec![Arc::new(rulebook(&config.rulebook, Unreachable::TakeKept)?)];
+        books.extend(self.against.as_ref().map(|named| backtest::against(config, named)).transpose()?);
+        let reader = match &self.format {
+            RecordsOf::Log => Reader::default(),
+            RecordsOf::Source(name) => config.reader(name)?,
+        };
+        Ok(Backtest {
+            books,
+            history: Input::all(&self.history)?,
+            past: Past::named(&self.from, matches!(self.format, RecordsOf::Log), config)?,
+            reader,
+            redactor: redaction::passing(config)?,
+            store: config.rulebook.store.clone(),
+            budget: self.budget,
+            examples: self.examples,
+            diff: self.diff.clone(),
+            json,
+            progress: io::stderr().is_terminal(),
+        })
+    }
 }
 
 fn open_letters(config: &Config, path: &PathBuf, out: &mut impl Write) -> Result<()> {

@@ -23,19 +23,47 @@ pub(crate) struct Fed {
     pub(crate) rejections: Vec<Rejection>,
 }
 
+/// Time where nobody but the registered agents' events tells it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    tick: Millis,
+    audited_until: Option<Millis>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { tick: Millis::MIN, audited_until: None }
+    }
+}
+
+impl Clock {
+    /// The tick that is due before an event.
+    pub(crate) fn tick_before(&mut self, event: &Event) -> Option<Input> {
+        let due = event.at.div_euclid(TICK) * TICK;
+        let is_due = event.agent.registered().is_some() && due > self.tick;
+        let tick = is_due.then_some(Input::Tick { at: due, audited_until: self.audited_until });
+        if is_due {
+            self.tick = due;
+        }
+        if event.source.is_audit() {
+            self.audited_until = self.audited_until.max(Some(event.at));
+        }
+        tick
+    }
+}
+
 /// An engine that is fed records. Ticks come from the time of the registered agents' events.
 #[derive(Debug)]
 pub(crate) struct Feed {
     engine: Engine,
     redactor: Redactor,
     reader: Reader,
-    tick: Millis,
-    audited_until: Option<Millis>,
+    clock: Clock,
 }
 
 impl Feed {
     pub(crate) fn new(book: Arc<Rulebook>, redactor: Redactor, reader: impl Into<Reader>) -> Self {
-        Self { engine: Engine::new(book), redactor, reader: reader.into(), tick: Millis::MIN, audited_until: None }
+        Self { engine: Engine::new(book), redactor, reader: reader.into(), clock: Clock::default() }
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -57,13 +85,9 @@ impl Feed {
         for read in self.redactor.read(bytes, &self.reader, received, self.engine.rulebook()) {
             match read {
                 Ok(event) => {
-                    if event.agent.registered().is_some() {
-                        fed.deviations.extend(self.tick_before(event.at));
-                    }
+                    let tick = self.clock.tick_before(&event);
+                    fed.deviations.extend(tick.into_iter().flat_map(|tick| self.engine.step(&tick).1));
                     let source = event.source;
-                    if source.is_audit() {
-                        self.audited_until = self.audited_until.max(Some(event.at));
-                    }
                     let input = input(Box::new(event));
                     let (verdict, deviations) = self.engine.step(&input);
                     fed.events.push((source, verdict));
@@ -76,14 +100,5 @@ impl Feed {
             }
         }
         fed
-    }
-
-    fn tick_before(&mut self, at: Millis) -> Vec<Deviation> {
-        let due = at.div_euclid(TICK) * TICK;
-        if due <= self.tick {
-            return Vec::new();
-        }
-        self.tick = due;
-        self.engine.step(&Input::Tick { at: due, audited_until: self.audited_until }).1
     }
 }

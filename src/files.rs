@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use flate2::read::MultiGzDecoder;
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, parse_url_opts};
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
-use tautline_ingest::RECORD_MAX;
+use tautline_detectors::event::Millis;
+use tautline_ingest::{Format, RECORD_MAX, Reader};
 use tokio::runtime::Runtime;
 use url::Url;
 
@@ -178,6 +180,43 @@ impl Read for ObjectReader {
         self.piece = io::Cursor::new(fetched.map_err(io::Error::other)?.into());
         self.piece.read(into)
     }
+}
+
+/// A bar that shows how much of these files was read; hidden where nobody watches.
+pub(crate) fn progress_bar<'i>(inputs: impl Iterator<Item = &'i Input>, is_shown: bool) -> ProgressBar {
+    if !is_shown {
+        return ProgressBar::hidden();
+    }
+    let total: Option<u64> = inputs.map(|input| (input.bytes > 0).then_some(input.bytes)).sum();
+    let template = match total {
+        Some(_) => "{wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left",
+        None => "{spinner} {bytes}, {bytes_per_sec}, {elapsed}",
+    };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    total.map_or_else(ProgressBar::new_spinner, ProgressBar::new).with_style(style)
+}
+
+/// Hands over every record of a file that this reader is for, with its number from 1, and when it was received: now.
+pub(crate) fn each_record(
+    input: &Input,
+    reader: &Reader,
+    bar: &ProgressBar,
+    mut handle: impl FnMut(u64, &[u8], Millis) -> Result<()>,
+) -> Result<()> {
+    // To a declared mapping a record is whatever is a line, also where it looks like a log file.
+    let splits = matches!(reader, Reader::Format(Format::Auto | Format::Cloudtrail));
+    let mut records = Records::open(input, splits, bar)?;
+    let mut record = Vec::new();
+    let received = Timestamp::now().as_millisecond();
+    let mut number = 0;
+    while records.next_into(&mut record)? {
+        number += 1;
+        // Blank lines separate scenarios in the controls' own files.
+        if !record.trim_ascii().is_empty() {
+            handle(number, &record, received)?;
+        }
+    }
+    Ok(())
 }
 
 /// The records of a file, one a line; or, where it begins as CloudTrail's log files do, `{"Records": [...]}`, the members of

@@ -4,11 +4,13 @@
 //! mean in `tautline-ingest`. The library is for stages of one's own over Kafka, see [`kafka::run_stage`], and for
 //! enforcement points of one's own, see [`gate::Client`].
 
+mod backtest;
 mod check;
 mod checkpoint;
 mod cli;
 mod config;
 mod connection;
+mod credential_uses;
 mod demo;
 mod explain;
 mod feed;

@@ -4,17 +4,15 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use anyhow::Result;
-use indicatif::{ProgressBar, ProgressStyle};
-use jiff::Timestamp;
+use indicatif::ProgressBar;
 use tautline_detectors::deviation::Deviation;
 use tautline_detectors::engine::Verdict;
-use tautline_detectors::event::Millis;
 use tautline_detectors::rulebook::Rulebook;
+use tautline_ingest::Reader;
 use tautline_ingest::redact::Redactor;
-use tautline_ingest::{Format, Reader};
 
 use crate::feed::{Fed, Feed};
-use crate::files::{Input, Records};
+use crate::files::{self, Input};
 use crate::output::{ocsf, text};
 
 /// How alerts are shown.
@@ -68,9 +66,9 @@ impl Replay {
     pub(crate) fn run(&self, book: Rulebook, out: &mut impl Write) -> Result<bool> {
         let mut feed = Feed::new(Arc::new(book), self.redactor.clone(), self.reader.clone());
         let mut counts = Counts::default();
-        let bar = self.bar();
+        let bar = files::progress_bar(self.history.iter().chain(&self.files), self.progress);
         for input in &self.history {
-            self.each_record(input, &bar, |number, bytes, received| {
+            files::each_record(input, &self.reader, &bar, |number, bytes, received| {
                 let fed = feed.accept(bytes, received);
                 counts.learned += u64::try_from(fed.events.len()).unwrap_or_default();
                 report_rejections(&fed, input, number, &bar, &mut counts);
@@ -82,14 +80,14 @@ impl Replay {
             bar.suspend(|| writeln!(out, "{}", text::heading()))?;
         }
         for input in &self.files {
-            self.each_record(input, &bar, |number, bytes, received| {
+            files::each_record(input, &self.reader, &bar, |number, bytes, received| {
                 let fed = feed.judge(bytes, received);
                 report_rejections(&fed, input, number, &bar, &mut counts);
                 counts.add(&fed);
                 if fed.deviations.is_empty() {
                     return Ok(());
                 }
-                bar.suspend(|| fed.deviations.iter().try_for_each(|deviation| self.form.write(out, deviation)))
+                Ok(bar.suspend(|| fed.deviations.iter().try_for_each(|deviation| self.form.write(out, deviation)))?)
             })?;
         }
         bar.finish_and_clear();
@@ -104,42 +102,6 @@ impl Replay {
             tracing::info!("{counts}");
         }
         Ok(counts.rejected == 0)
-    }
-
-    fn bar(&self) -> ProgressBar {
-        if !self.progress {
-            return ProgressBar::hidden();
-        }
-        let lengths = self.history.iter().chain(&self.files).map(|input| input.bytes);
-        let total: Option<u64> = lengths.map(|length| (length > 0).then_some(length)).sum();
-        let template = match total {
-            Some(_) => "{wide_bar} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left",
-            None => "{spinner} {bytes}, {bytes_per_sec}, {elapsed}",
-        };
-        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        total.map_or_else(ProgressBar::new_spinner, ProgressBar::new).with_style(style)
-    }
-
-    fn each_record(
-        &self,
-        input: &Input,
-        bar: &ProgressBar,
-        mut handle: impl FnMut(u64, &[u8], Millis) -> io::Result<()>,
-    ) -> Result<()> {
-        // To a declared mapping a record is whatever is a line, also where it looks like a log file.
-        let splits = matches!(self.reader, Reader::Format(Format::Auto | Format::Cloudtrail));
-        let mut records = Records::open(input, splits, bar)?;
-        let mut record = Vec::new();
-        let received = Timestamp::now().as_millisecond();
-        let mut number = 0;
-        while records.next_into(&mut record)? {
-            number += 1;
-            // Blank lines separate scenarios in the controls' own files.
-            if !record.trim_ascii().is_empty() {
-                handle(number, &record, received)?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
 use std::process::Output;
 
 use flate2::Compression;
@@ -10,7 +9,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{RECORDED, deviations, entries, lines, root, rows, tautline, tautline_in};
+use crate::support::{RECORDED, copy, deviations, entries, lines, root, rows, tautline, tautline_in};
 
 /// A directory with a copy of the shipped rules.
 struct Site {
@@ -74,18 +73,6 @@ impl Site {
         let count = if errors.len() == 1 { "1 error".to_owned() } else { format!("{} errors", errors.len()) };
         assert_eq!(last, count, "{errors:#?}");
         errors
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for path in entries(from) {
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, &target).unwrap();
-        }
     }
 }
 

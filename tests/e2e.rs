@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::broker::{self, Broker, Tautline, free_port, produce, read_committed, unique, wait_for};
+use crate::support::copy;
 
 /// Generous: a loaded machine is slow, and only a stuck process takes as long.
 pub(crate) const LONG: Duration = Duration::from_secs(600);
@@ -144,15 +145,6 @@ pub(crate) fn findings(alerts: &[Value]) -> Findings {
         entry.or_insert((0, score)).0 += 1;
     }
     findings
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() { copy(&path, &target) } else { assert!(fs::copy(&path, &target).is_ok()) }
-    }
 }
 
 /// An agent action of `agent`, the `number`th of its kind.

@@ -10,6 +10,7 @@
 
 mod acceptance;
 mod approvals;
+mod backtest;
 mod broker;
 mod chaos;
 mod cli;

@@ -150,21 +150,37 @@ impl Redactor {
         received: Millis,
         book: &Rulebook,
     ) -> Vec<Result<Event, Rejection>> {
-        let mut results = reader.decode(bytes, received);
+        let mut results = self.decode(bytes, reader, received);
         for result in &mut results {
-            match result {
-                Ok(event) => {
-                    resolve(event, book);
-                    self.redact(event, &book.registry);
-                    if Rules::holds_secret_statement(event) {
-                        let detail = "the statement holds a secret, which no log may have: state it without";
-                        *result = Err(Rejection::new(Reason::InvalidValue, detail));
-                    }
-                }
-                Err(rejection) => self.rules.reject(rejection),
+            if let Ok(event) = result
+                && let Err(rejection) = self.resolve(event, book)
+            {
+                *result = Err(rejection);
             }
         }
         results
+    }
+
+    /// The events of a record as they are: for nothing but [`Redactor::resolve`], by one rulebook or several.
+    pub fn decode(&self, bytes: &[u8], reader: &Reader, received: Millis) -> Vec<Result<Event, Rejection>> {
+        let mut results = reader.decode(bytes, received);
+        results.iter_mut().filter_map(|result| result.as_mut().err()).for_each(|why| self.rules.reject(why));
+        results
+    }
+
+    /// Resolves a decoded event by a rulebook, and redacts it.
+    ///
+    /// # Errors
+    ///
+    /// It is a statement that holds a secret.
+    pub fn resolve(&mut self, event: &mut Event, book: &Rulebook) -> Result<(), Rejection> {
+        resolve(event, book);
+        self.redact(event, &book.registry);
+        if Rules::holds_secret_statement(event) {
+            let detail = "the statement holds a secret, which no log may have: state it without";
+            return Err(Rejection::new(Reason::InvalidValue, detail));
+        }
+        Ok(())
     }
 
     /// Redacts a resolved event, but for the identities that the registry names.

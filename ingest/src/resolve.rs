@@ -19,6 +19,18 @@ pub fn resolve(event: &mut Event, book: &Rulebook) {
     event.agent = if event.source.is_audit() { by_identity(event, book) } else { by_claim(event, book) };
 }
 
+/// Resolves an event that another rulebook has resolved: that of the log's records. What the source itself said its verb was
+/// is not known any more, so that an operation that the vocabulary no longer knows keeps the verb that it had.
+pub fn resolve_again(event: &mut Event, book: &Rulebook) {
+    if event.source != Source::Statement {
+        event.resource.asset.clear();
+        event.resource.data.clear();
+        book.vocabulary.classify(event);
+        book.estate.locate(event);
+    }
+    event.agent = if event.source.is_audit() { by_identity(event, book) } else { by_claim(event, book) };
+}
+
 /// Takes out of a URL what may be a secret: who logs in with it, and its query (a presigned one is a credential).
 fn strip_secrets(id: &mut String) {
     let Some((scheme, rest)) = id.split_once("://") else { return };

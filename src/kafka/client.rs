@@ -110,7 +110,7 @@ impl Group {
     }
 }
 
-fn base(kafka: &Kafka) -> Result<ClientConfig> {
+pub(super) fn base(kafka: &Kafka) -> Result<ClientConfig> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &kafka.brokers);
     config.set("client.id", format!("tautline-{}", kafka.instance));
@@ -172,7 +172,7 @@ fn reach(kafka: &Kafka) -> Result<()> {
 }
 
 /// Why a client cannot be made, without the value of the setting: it may be a secret.
-fn refused(error: KafkaError, client: &str) -> anyhow::Error {
+pub(super) fn refused(error: KafkaError, client: &str) -> anyhow::Error {
     match error {
         KafkaError::ClientConfig(_, reason, setting, _) => anyhow!("cannot create a {client}: `{setting}`: {reason}"),
         error => anyhow!("cannot create a {client}: {error}"),

@@ -1,11 +1,10 @@
 //! The hop: decodes, resolves and redacts the sources' records and appends them to the log, keyed by agent. Stateless, but
 //! for which uses of credentials it told of lately.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::Result;
-use tautline_detectors::event::{Digest, Event, Millis};
+use tautline_detectors::event::{Event, Millis};
 use tautline_detectors::rulebook::Rulebook;
 use tautline_ingest::log::LogRecord;
 use tautline_ingest::redact::Redactor;
@@ -14,13 +13,11 @@ use tautline_ingest::{Reason, Rejection};
 use super::Shared;
 use super::client::Output;
 use super::pump::{Assigned, Record, Stage, now};
+use crate::credential_uses::Told;
 use crate::output::ocsf::Position;
 
 /// Most bytes of a record in the log, below the broker's default limit for a batch of one.
 const MOST_LOGGED: usize = 900 * 1_024;
-/// Most uses of credentials that are not told of again; beyond, all are.
-const MOST_TOLD: usize = 65_536;
-const DAY: Millis = 24 * 3_600_000;
 
 pub(super) struct Hop {
     shared: Arc<Shared>,
@@ -28,8 +25,8 @@ pub(super) struct Hop {
     redactor: Redactor,
     /// The rulebook that resolves, until the next commit.
     book: Arc<Rulebook>,
-    /// Uses of credentials that the log has already been told of. A filter only: to tell again does no harm.
-    told: HashSet<Digest>,
+    /// Uses of credentials that the log has already been told of.
+    told: Told,
     /// How many partitions are ours.
     partitions: usize,
     /// Rejections of the open batch, counted once they are committed.
@@ -40,7 +37,7 @@ impl Hop {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let log = shared.config.log.topic.as_str().into();
         let (book, redactor) = (shared.book(), shared.redactor.clone());
-        Self { shared, log, redactor, book, told: HashSet::new(), partitions: 0, rejections: Vec::new() }
+        Self { shared, log, redactor, book, told: Told::default(), partitions: 0, rejections: Vec::new() }
     }
 
     /// Appends a record's events to the log.
@@ -81,18 +78,11 @@ impl Hop {
         Ok(Output { topic: Arc::clone(&self.log), key, payload, timestamp, ..Output::default() })
     }
 
-    /// What the partition of a credential is told of its use, with that partition's key: once a day for each agent that
-    /// uses it, and for each way in which that is known.
+    /// What the partition of a credential is told of its use, with that partition's key.
     fn credential_use(&mut self, event: &Event) -> Option<(String, LogRecord)> {
-        let (agent, credential) = (event.credential_user()?, &event.credential.id);
-        let (source, day) = (event.source.is_audit(), event.at.div_euclid(DAY));
-        if self.told.len() >= MOST_TOLD {
-            self.told.clear();
-        }
-        let is_new = self.told.insert(Digest::of(format!("{agent} {source} {day} {credential}").as_bytes()));
-        is_new.then(|| {
+        self.told.is_news(event).then(|| {
             let told = LogRecord::CredentialUse { event: Box::new(event.without_contents()) };
-            (format!("credential/{credential}"), told)
+            (format!("credential/{}", event.credential.id), told)
         })
     }
 }

@@ -11,6 +11,7 @@ mod engine;
 mod hop;
 mod pump;
 mod shards;
+mod topics;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -44,6 +45,7 @@ pub(crate) use desk::Desk;
 pub use desk::Seat;
 pub use pump::{Assigned, Record, Stage};
 pub use shards::{Shard, Shards};
+pub(crate) use topics::{Shape, Topics};
 
 /// How long a stage that failed waits at first, and at most, before it starts anew.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
