@@ -142,6 +142,10 @@ enum Command {
         /// Ask nobody: judge by the policies on disk, without approvals and behaviour
         #[arg(long, conflicts_with_all = ["url", "token_file", "ca"])]
         offline: bool,
+        /// Ask kept questions again of the log, each at the place that its answer names, and write those whose answers differ:
+        /// a file of `{"request": …, "answer": …}`, one a line
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["request", "agent", "offline", "url"])]
+        verify: Option<PathBuf>,
     },
     /// Explain one alert: what was expected, what was seen, which policy line, and what would have complied
     Explain {
@@ -291,7 +295,8 @@ fn run(cli: &Cli) -> Result<ExitCode> {
             writeln!(out, "{}", serde_json::json!({ "keys": [key.public()] }))?;
             true
         }
-        Command::Gate { ask, target, offline } => {
+        Command::Gate { verify: Some(answers), .. } => gate::verify(&config, &read_text(answers)?, &mut out)?,
+        Command::Gate { ask, target, offline, verify: None } => {
             let request = ask.request(read_text)?;
             let answer = if *offline {
                 gate::offline(

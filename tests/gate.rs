@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Output, Stdio};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rdkafka::Message;
 use serde_json::{Value, json};
+use tautline::gate::Client;
 
 use crate::broker::{Tautline, free_port, produce, wait_for};
-use crate::e2e::{LONG, Stand};
+use crate::e2e::{self, LONG, Stand};
 use crate::support::{self, entries, root, tautline};
 
 const TOKEN: &str = "a-token-of-the-tests-only";
@@ -150,7 +152,7 @@ impl Gated {
         let [own, peer] = gates;
         let section = format!(
             "[gate]\nlisten = \"127.0.0.1:{own}\"\npeers = [\"http://127.0.0.1:{peer}\"]\npeer_token = {{ file = {token:?} }}\n\
-             forward_timeout_ms = 5000\n[[gate.client]]\nname = \"tests\"\ntoken = {{ file = {token:?} }}\nagents = [\"*\"]\n"
+             forward_timeout_ms = 5000\n[[gate.client]]\nname = \"tests\"\ntoken = {{ file = {token:?} }}\nagents = [\"*\"]\nrequests_per_second = 100000\n"
         );
         let text = fs::read_to_string(stand.config()).unwrap();
         fs::write(stand.config(), text + &section).unwrap();
@@ -283,7 +285,7 @@ fn an_agent_is_asked_for_where_its_events_are() {
     let reader = gated.stand.broker.reader(&gated.stand.topic("events"));
     let mut places = std::collections::BTreeMap::new();
     wait_for("the log", LONG, || {
-        while let Some(Ok(message)) = reader.poll(std::time::Duration::from_millis(200)) {
+        while let Some(Ok(message)) = reader.poll(Duration::from_millis(200)) {
             let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
             places.insert(key, message.partition());
         }
@@ -295,4 +297,87 @@ fn an_agent_is_asked_for_where_its_events_are() {
         assert_eq!(answer["context"]["position"]["partition"], places[agent], "{agent}: {answer}");
     }
     assert_eq!(running.terminate(), Some(0));
+}
+
+/// Asks a gate over and over until `stop`, and gives what was asked and answered.
+fn ask_until(url: &str, stop: &AtomicBool) -> Vec<Value> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = Client::new(url, Some(TOKEN), None).unwrap();
+    let agents = ["restart-bot", "deploy-bot", "triage-bot", "change-advisor", "night-bot"];
+    let acts = [("search_logs", "read"), ("ecs:UpdateService", "write"), ("custom:Deploy", "execute")];
+    let mut kept = Vec::new();
+    for number in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let (agent, (action, verb)) = (agents[number % agents.len()], acts[number / agents.len() % acts.len()]);
+        let request = json!({
+            "subject": { "type": "agent", "id": agent }, "action": { "name": action, "properties": { "verb": verb } },
+            "resource": { "type": "AWS::ECS::Service", "id": "checkout-api", "properties": { "account": "222222222222" } },
+            "context": { "tool": "aws_cli" },
+        });
+        let answer = runtime.block_on(client.ask(&request)).unwrap();
+        kept.push(json!({ "request": request, "answer": answer }));
+        // As many as a log of this size is asked again in a moment.
+        std::thread::sleep(Duration::from_millis(4));
+    }
+    kept
+}
+
+#[test]
+fn every_answer_holds_when_the_log_is_asked_again_whatever_was_reloaded_meanwhile() {
+    const RELOADS: u32 = 100;
+    let gated = Gated::new("verify");
+    let running = gated.stand.ready();
+    let url = format!("http://127.0.0.1:{}", gated.gates[0]);
+    let control = gated.stand.directory.path().join("rules/unexpected-access/control.toml");
+    let text = fs::read_to_string(&control).unwrap();
+    let other = text.replace("read = 0.001", "read = 0.02");
+    assert_ne!(text, other);
+    let events = e2e::fleet_work(40_000);
+    let stop = AtomicBool::new(false);
+    let mut kept = Vec::new();
+    std::thread::scope(|scope| {
+        let askers: Vec<_> = (0..4).map(|_| scope.spawn(|| ask_until(&url, &stop))).collect();
+        for (number, part) in (1..=RELOADS).zip(events.chunks(events.len() / RELOADS as usize)) {
+            e2e::send(&gated.stand.topic("source"), part);
+            fs::write(&control, if number % 2 == 1 { &other } else { &text }).unwrap();
+            running.signal("-HUP");
+            wait_for("a reload", LONG, || {
+                running.metric("tautline_rulebook_reloads_total", "accepted") >= f64::from(number)
+            });
+        }
+        stop.store(true, Ordering::Relaxed);
+        kept = askers.into_iter().flat_map(|asker| asker.join().unwrap()).collect();
+    });
+    assert_eq!(running.terminate(), Some(0));
+
+    let books: BTreeSet<String> = kept.iter().map(|kept| kept["answer"]["context"]["rulebook"].to_string()).collect();
+    assert_eq!(books.len(), 2, "both rulebooks answered");
+    assert!(kept.iter().all(|kept| kept["answer"]["context"]["position"].is_object()), "by behaviour, all of them");
+    let file = gated.stand.directory.path().join("answers.jsonl");
+    let verify = |kept: &[Value]| {
+        fs::write(&file, support::lines(kept)).unwrap();
+        let config = gated.stand.config();
+        let named = ["--config", config.to_str().unwrap(), "--verify", file.to_str().unwrap()];
+        tautline(["gate"].into_iter().chain(named), b"")
+    };
+    let output = verify(&kept);
+    let report = text_of(&output);
+    eprintln!("{} answers: {}", kept.len(), report.lines().last().unwrap_or_default());
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    assert!(report.ends_with(&format!(
+        "{0} answers: {0} the same, 0 differ, 0 rest on no place in `{1}`\n",
+        kept.len(),
+        gated.stand.topic("events")
+    )));
+    let wrong = kept.iter_mut().next().unwrap();
+    wrong["answer"]["decision"] = json!(wrong["answer"]["decision"] == false);
+    let output = verify(&kept[..10]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text_of(&output).contains("line 1: answered "), "{}", text_of(&output));
+}
+
+fn text_of(output: &Output) -> String {
+    format!("{}{}", text(&output.stderr), text(&output.stdout))
 }

@@ -149,7 +149,7 @@ impl Backtest {
         self.read(|place, record, bar| {
             let (rejections, found) = feeder.take(record)?;
             let lost = rejections.iter().filter(|why| !why.is_ignored());
-            lost.for_each(|why| bar.suspend(|| tracing::warn!("{place}: {why}")));
+            lost.for_each(|why| bar.suspend(|| tracing::warn!("{}: {why}", place())));
             findings.take(found, &mut told)
         })?;
         let (read, found) = feeder.finish()?;
@@ -158,7 +158,7 @@ impl Backtest {
     }
 
     /// Hands over every record, with where it is from.
-    fn read(&self, mut handle: impl FnMut(&str, &Record<'_>, &ProgressBar) -> Result<()>) -> Result<()> {
+    fn read(&self, mut handle: impl FnMut(&dyn Fn() -> String, &Record<'_>, &ProgressBar) -> Result<()>) -> Result<()> {
         let files = match &self.past {
             Past::Files(files) | Past::LogFiles(files) => files.as_slice(),
             Past::Topics(_) => &[],
@@ -168,7 +168,7 @@ impl Backtest {
             inputs.iter().enumerate().try_for_each(|(number, input)| {
                 files::each_record(input, &self.reader, &bar, |line, bytes, received| {
                     let record = Record { lane: number % lanes, kind, bytes, received };
-                    handle(&format!("{}:{line}", input.name), &record, &bar)
+                    handle(&|| format!("{}:{line}", input.name), &record, &bar)
                 })
             })
         };
@@ -183,7 +183,7 @@ impl Backtest {
                     Shape::Log => Kind::Log,
                 };
                 let record = Record { lane: taken.lane, kind, bytes: taken.payload, received: taken.received };
-                handle(&taken.place, &record, &bar)
+                handle(&|| taken.place(), &record, &bar)
             })?,
         }
         bar.finish_and_clear();

@@ -23,7 +23,7 @@ use crate::output::text::printable;
 #[derive(Debug, Args)]
 pub(crate) struct Ask {
     /// The request of AuthZEN's Access Evaluation API, a JSON object; `-` is standard input
-    #[arg(value_name = "FILE", required_unless_present = "agent", conflicts_with = "agent")]
+    #[arg(value_name = "FILE", required_unless_present_any = ["agent", "verify"], conflicts_with = "agent")]
     request: Option<PathBuf>,
     /// The agent, by its id in the registry
     #[arg(long, value_name = "ID", requires = "action", requires = "resource")]

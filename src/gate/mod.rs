@@ -17,6 +17,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod verify;
 
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ pub(crate) use command::{Ask, Target, is_permit, offline, write};
 pub(crate) use config::Gate;
 pub(crate) use metrics::GateMetrics;
 pub(crate) use server::{Server, check, serve};
+pub(crate) use verify::verify;
 
 /// Where an answer about an agent comes from.
 pub(crate) trait Oracle: Send + Sync {

@@ -45,7 +45,7 @@ pub(crate) use desk::Desk;
 pub use desk::Seat;
 pub use pump::{Assigned, Record, Stage};
 pub use shards::{Shard, Shards};
-pub(crate) use topics::{Shape, Topics};
+pub(crate) use topics::{Shape, Taken, Topics, first_books};
 
 /// How long a stage that failed waits at first, and at most, before it starts anew.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));

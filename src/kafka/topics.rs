@@ -14,6 +14,7 @@ use tautline_detectors::event::Millis;
 use tautline_ingest::Reader;
 
 use super::client::{Complaints, NETWORK_TIMEOUT, SEAL, base, refused};
+use super::engine::EngineStage;
 use super::pump::now;
 use crate::config::Config;
 use crate::rules::RulebookStore;
@@ -34,13 +35,40 @@ pub(crate) enum Shape {
 
 /// One record.
 pub(crate) struct Taken<'m> {
-    /// Topic, partition and offset, for messages.
-    pub(crate) place: String,
+    pub(crate) topic: &'m str,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
     /// The number of its lane: a partition of the log, or all sources together.
     pub(crate) lane: usize,
     pub(crate) shape: &'m Shape,
     pub(crate) payload: &'m [u8],
     pub(crate) received: Millis,
+}
+
+impl Taken<'_> {
+    /// Topic, partition and offset, for messages.
+    pub(crate) fn place(&self) -> String {
+        let Self { topic, partition, offset, .. } = self;
+        format!("{topic}/{partition}/{offset}")
+    }
+}
+
+/// The rulebooks with which the log's partitions began, as the engines' group notes them with what it commits; of
+/// partitions of which nothing is committed, none.
+pub(crate) fn first_books(config: &Config) -> Result<BTreeMap<i32, String>> {
+    let mut kafka = base(&config.kafka)?;
+    kafka.set("group.id", format!("{}-{}", config.kafka.group, EngineStage::NAME));
+    let consumer: BaseConsumer = kafka.create().map_err(|error| refused(error, "consumer"))?;
+    let topic = config.log_topic();
+    let cannot = || format!("cannot read what is committed of topic `{topic}`");
+    let metadata = consumer.fetch_metadata(Some(topic), NETWORK_TIMEOUT).with_context(cannot)?;
+    let mut list = TopicPartitionList::new();
+    for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+        list.add_partition(topic, partition.id());
+    }
+    let committed = consumer.committed_offsets(list, NETWORK_TIMEOUT).with_context(cannot)?;
+    let noted = committed.elements().into_iter().filter(|element| !element.metadata().is_empty());
+    Ok(noted.map(|element| (element.partition(), element.metadata().to_owned())).collect())
 }
 
 /// Some topics.
@@ -131,8 +159,8 @@ impl Topics {
             let payload = message.payload().unwrap_or_default();
             let seal = self.opened(part, &message).filter(|seal| *seal > opened);
             let shape = if seal.is_some() { &Shape::Log } else { &part.shape };
-            let place = format!("{}/{}/{}", part.topic, part.number, message.offset());
-            handle(&Taken { place, lane: part.lane, shape, payload, received })?;
+            let (topic, partition, offset) = (part.topic.as_str(), part.number, message.offset());
+            handle(&Taken { topic, partition, offset, lane: part.lane, shape, payload, received })?;
             let opened = seal.unwrap_or(opened);
             heads.extend(self.next(part)?.map(|message| ((written(&message), at), (part, message, opened))));
         }
