@@ -99,6 +99,7 @@ pub(crate) fn run(config: &mut Config, redactor: &Redactor, bless: bool) -> Repo
             report.hash = Some(book.hash().to_owned());
             let mute = book.mute_policies();
             report.warnings = book.warnings().iter().cloned().chain(mute.iter().map(ToString::to_string)).collect();
+            report.warnings.extend(expired(&book));
             // A key that cannot be read is named already.
             let section = config.alertmanager.as_ref().filter(|section| section.faults().is_empty());
             let unbelieved = section.and_then(|section| section.check(&book).err());
@@ -115,6 +116,14 @@ pub(crate) fn run(config: &mut Config, redactor: &Redactor, bless: bool) -> Repo
         }
     }
     report
+}
+
+/// The exceptions that are over, one sentence each.
+fn expired(book: &Rulebook) -> Vec<String> {
+    let now = jiff::Timestamp::now();
+    let is_over = |until| jiff::Timestamp::from_millisecond(until).is_ok_and(|until| until < now);
+    let over = book.exceptions.iter().filter(|exception| is_over(exception.until));
+    over.map(|exception| format!("exception `{}` of `{}` is over: delete it", exception.id, exception.by)).collect()
 }
 
 /// The rulebook with the issuers' keys replaced by those that sign the controls' own events.

@@ -19,6 +19,8 @@ pub(crate) struct Fed {
     pub(crate) events: Vec<(Source, Verdict)>,
     /// Deviations, those of ticks that came due before the events included.
     pub(crate) deviations: Vec<Deviation>,
+    /// How many were found besides that exceptions expect, or by controls on trial.
+    pub(crate) hushed: usize,
     /// Members that could not be read.
     pub(crate) rejections: Vec<Rejection>,
 }
@@ -86,7 +88,10 @@ impl Feed {
             match read {
                 Ok(event) => {
                     let tick = self.clock.tick_before(&event);
-                    fed.deviations.extend(tick.into_iter().flat_map(|tick| self.engine.step(&tick).1));
+                    if let Some(tick) = tick {
+                        fed.deviations.extend(self.engine.step(&tick).1);
+                        fed.hushed += self.engine.hushed().len();
+                    }
                     let source = event.source;
                     let input = input(Box::new(event));
                     let (verdict, deviations) = self.engine.step(&input);
@@ -95,6 +100,7 @@ impl Feed {
                     if let Input::Event(event) = &input {
                         fed.deviations.extend(self.engine.use_credential(event));
                     }
+                    fed.hushed += self.engine.hushed().len();
                 }
                 Err(rejection) => fed.rejections.push(rejection),
             }

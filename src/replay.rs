@@ -57,6 +57,7 @@ struct Counts {
     unregistered: u64,
     learned: u64,
     deviations: u64,
+    hushed: u64,
     ignored: u64,
     rejected: u64,
 }
@@ -125,6 +126,7 @@ impl Counts {
             }
         }
         self.deviations += u64::try_from(fed.deviations.len()).unwrap_or_default();
+        self.hushed += u64::try_from(fed.hushed).unwrap_or_default();
     }
 }
 
@@ -135,6 +137,7 @@ impl std::fmt::Display for Counts {
             "{} events ({} repeats, {} of unregistered principals), {} learned before, {} deviations, {} unreadable",
             self.events, self.repeats, self.unregistered, self.learned, self.deviations, self.rejected
         )?;
-        if self.ignored == 0 { Ok(()) } else { write!(f, ", {} that tell of no request", self.ignored) }
+        let besides = [(self.hushed, "expected or found on trial"), (self.ignored, "that tell of no request")];
+        besides.iter().filter(|(many, _)| *many > 0).try_for_each(|(many, what)| write!(f, ", {many} {what}"))
     }
 }

@@ -1,6 +1,6 @@
 //! `tautline backtest`, the command: over files, over topics, and what a live run said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Output;
@@ -111,6 +111,37 @@ fn the_difference_names_exactly_the_events_that_change() {
         let text = String::from_utf8(site.run(&[&arguments[..], &["--examples", "1"]].concat()).stdout).unwrap();
         assert!(text.contains(&format!("only now: {}", of("added"))), "{text}");
     }
+}
+
+#[test]
+fn an_exception_takes_away_exactly_what_it_is_for() {
+    let site = Site::new();
+    let output = site.run(&["replay", "events.jsonl", "--output", "json"]);
+    let found = support::deviations(&output);
+    let first = found.iter().find(|found| found.control == "reach").unwrap();
+    let (agent, action) = (&first.agent.id, &first.event.action);
+    let hidden: BTreeSet<&str> = found
+        .iter()
+        .filter(|found| found.control == "reach" && found.agent.id == *agent && found.event.action == *action)
+        .map(|found| found.id.as_str())
+        .collect();
+    fs::create_dir(site.path("before")).unwrap();
+    for name in ["agents.toml", "estate.toml", "people.toml", "routes.toml"] {
+        fs::copy(site.path(name), site.path("before").join(name)).unwrap();
+    }
+    let paths = "agents = \"agents.toml\"\nestate = \"estate.toml\"\npeople = \"people.toml\"\nrules = \"../rules\"\n";
+    fs::write(site.path("before/tautline.toml"), format!("[rulebook]\n{paths}")).unwrap();
+    let exception = format!(
+        "longest = \"9999d\"\n[exceptions.drill]\ncontrol = \"reach\"\nagent = \"{agent}\"\noperations = [\"{action}\"]\n\
+         by = \"ops@example.com\"\nwhy = \"a drill\"\nsince = \"2015-01-01T00:00:00Z\"\nuntil = \"2035-01-01T00:00:00Z\"\n"
+    );
+    fs::write(site.path("exceptions.toml"), exception).unwrap();
+    let output = site.run(&["backtest", "--from", "events.jsonl", "--output", "json", "--against", "before"]);
+    let told = told(&output);
+    let (report, changes) = told.split_last().unwrap();
+    let removed: BTreeSet<&str> = changes.iter().map(|change| change["removed"]["id"].as_str().unwrap()).collect();
+    assert_eq!(removed, hidden, "{changes:?}");
+    assert_eq!([&report["report"]["added"], &report["report"]["changed"]], [0, 0]);
 }
 
 #[test]

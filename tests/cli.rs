@@ -595,3 +595,32 @@ fn no_output_holds_what_an_agent_was_told() {
         assert!(!text(&output.stdout).contains(secret) && !text_of_errors(&output).contains(secret));
     }
 }
+
+#[test]
+fn an_exception_that_is_over_is_named_and_what_one_hides_is_counted() {
+    let site = Site::new();
+    let exception = |until: &str| {
+        format!(
+            "longest = \"9999d\"\n[exceptions.once]\ncontrol = \"agent-classes\"\nagent = \"triage-bot\"\noperations = [\"*\"]\n\
+             by = \"mei.chen@example.com\"\nwhy = \"a drill\"\nsince = \"2020-01-01T00:00:00Z\"\nuntil = \"{until}\"\n"
+        )
+    };
+    site.write("rules/example/exceptions.toml", &exception("2021-01-01T00:00:00Z"));
+    let report = text(&site.run(["check"]).stdout).to_owned();
+    assert!(report.contains("warning: exception `once` of `mei.chen@example.com` is over: delete it"), "{report}");
+    site.write("rules/example/exceptions.toml", &exception("2040-01-01T00:00:00Z"));
+    let report = text(&site.run(["check"]).stdout).to_owned();
+    assert!(!report.contains("is over"), "{report}");
+    let change = json!({
+        "specversion": "1.0", "type": "tautline.agent.action.v1", "id": "e-1", "source": "tests",
+        "time": "2026-03-02T09:00:00Z",
+        "data": {
+            "agent": { "id": "triage-bot" }, "tool": "aws_cli", "operation": "ecs:UpdateService", "verb": "write",
+            "account": "222222222222",
+        },
+    });
+    site.write("events.jsonl", &change.to_string());
+    let output = site.run(["replay", "events.jsonl", "--output", "json"]);
+    assert!(text_of_errors(&output).contains(", 1 expected or found on trial"), "{}", text_of_errors(&output));
+    assert!(!text(&output.stdout).contains("agent-classes/"), "{}", text(&output.stdout));
+}

@@ -63,14 +63,15 @@ enum Standing {
 
 impl Approvals {
     fn standing(&self, event: &Event, book: &Rulebook, dossier: &Dossier) -> Standing {
-        self.standing_by(event, book, dossier, book.risk.people(event))
+        let people = book.risk.people(event);
+        if people == 0 || matches!(event.outcome, Outcome::Denied(_) | Outcome::Failed(_)) {
+            return Standing::Free;
+        }
+        self.standing_by(event, book, dossier, people)
     }
 
     /// The same where so many people must have approved it.
     fn standing_by(&self, event: &Event, book: &Rulebook, dossier: &Dossier, people: u32) -> Standing {
-        if people == 0 || matches!(event.outcome, Outcome::Denied(_) | Outcome::Failed(_)) {
-            return Standing::Free;
-        }
         let covering: Vec<(usize, &HeldApproval)> =
             dossier.approvals.iter().enumerate().filter(|(_, held)| covers(held, event)).collect();
         if let Some(why) = self.names_another(event, dossier) {

@@ -184,3 +184,42 @@ fn what_is_found_later_of_an_event_has_an_id_of_its_own() {
     ids.dedup();
     assert_eq!(ids.len(), 3, "{ids:?}");
 }
+
+#[test]
+fn what_enough_people_approved_for_exactly_this_change_silences_what_it_clears() {
+    let clears = DETECTOR.trim_end().to_owned() + "\nclears = { controls = [\"never\"], people = 2 }\n";
+    let policy = "@id(\"x\")\nforbid (principal, action == Action::\"write\", resource);";
+    let (approvals, never) = (control("approvals", &clears), control("never", ""));
+    let files = [
+        ("approvals/control.toml", approvals.as_str()),
+        ("approvals/risk.toml", "[unlisted]\nenvironments = []\npeople = 0\n"),
+        ("never/control.toml", &never),
+        ("never/policy.cedar", policy),
+    ];
+    let book = Arc::new(book_of_statements(&files));
+    let body = approval("ec2:StopInstances", "i-1", &json!({ "force": true }), 1);
+    let by = |id: &str, sub: &str| {
+        let mut given = claims(id, "2026-03-02T08:59:00Z", "approval", &body);
+        given["sub"] = json!(sub);
+        stated(&given, &["k1"])
+    };
+    let mut act = change(1, "ec2:StopInstances", "2026-03-02T09:00:00Z");
+    (act.resource.id, act.arguments) = ("i-1".to_owned(), vec![argument("force", "true")]);
+    let found = |persons: &[&str], act: &Event| {
+        let mut engine = Engine::new(Arc::clone(&book));
+        for (id, person) in persons.iter().enumerate() {
+            assert!(engine.step(&Input::Event(Box::new(by(&id.to_string(), person)))).1.is_empty());
+        }
+        engine.step(&Input::Event(Box::new(act.clone()))).1.len()
+    };
+    let two = ["mei@example.com", "tom@example.com"];
+    assert_eq!(found(&two, &act), 0);
+    assert_eq!(found(&two[..1], &act), 1, "one is not enough");
+    let denied = Event { outcome: Outcome::Denied("no".to_owned()), ..act.clone() };
+    assert_eq!(found(&two, &denied), 0, "nor is an approved attempt that fails");
+    let mut other = act.clone();
+    other.arguments = vec![argument("force", "false")];
+    assert_eq!(found(&two, &other), 1, "another parameter");
+    other.arguments.clear();
+    assert_eq!(found(&two, &other), 1, "what cannot be verified is not cleared");
+}
