@@ -219,6 +219,11 @@ impl Broker {
 
     /// Everything in a topic that was committed, up to its present end.
     pub(crate) fn read_committed(&self, topic: &str) -> Vec<Vec<u8>> {
+        self.read_partitions(topic).into_iter().map(|(_, payload)| payload).collect()
+    }
+
+    /// The same, each with the number of its partition.
+    pub(crate) fn read_partitions(&self, topic: &str) -> Vec<(i32, Vec<u8>)> {
         let consumer: BaseConsumer = self
             .config()
             .set("group.id", unique("reader"))
@@ -234,7 +239,9 @@ impl Broker {
         while ended < list.count() {
             assert!(start.elapsed() < TIMEOUT * 2, "`{topic}` cannot be read to its end");
             match consumer.poll(Duration::from_millis(500)) {
-                Some(Ok(message)) => payloads.push(message.payload().unwrap_or_default().to_vec()),
+                Some(Ok(message)) => {
+                    payloads.push((message.partition(), message.payload().unwrap_or_default().to_vec()));
+                }
                 Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => ended += 1,
                 Some(Err(error)) => panic!("{error}"),
                 None => {}

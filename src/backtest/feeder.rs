@@ -16,6 +16,7 @@ use tautline_ingest::redact::Redactor;
 use tautline_ingest::resolve::resolve_again;
 use tautline_ingest::{Reader, Rejection};
 
+use super::report::day;
 use super::shards::{Found, Shards, Task};
 use crate::credential_uses::Told;
 use crate::feed::Clock;
@@ -133,7 +134,7 @@ impl Feeder {
     fn take_event(&mut self, record: &Record<'_>, event: Event) -> Result<(), Rejection> {
         self.position += 1;
         let (speaks, position, many) = (!matches!(record.kind, Kind::History(_)), self.position, self.grounds.len());
-        self.count(speaks, event.at);
+        let at = event.at;
         for (ground, mut event) in self.grounds.iter_mut().zip(repeat_n(event, many)) {
             self.redactor.resolve(&mut event, &ground.book)?;
             let task = |input| Task { position, side: ground.side, speaks, input };
@@ -150,6 +151,7 @@ impl Feeder {
                 self.shards.give(record.lane, of_credential, task(Input::CredentialUse(told)));
             }
         }
+        self.count(speaks, at);
         Ok(())
     }
 
@@ -205,7 +207,7 @@ impl Feeder {
     fn count(&mut self, speaks: bool, at: Millis) {
         if speaks {
             self.read.events += 1;
-            self.read.days.insert(super::report::day(at));
+            self.read.days.insert(day(at));
         } else {
             self.read.learned += 1;
         }

@@ -382,12 +382,14 @@ impl Report<'_> {
             |table: Option<&Table>, name: &str| table.and_then(|table| table.get(name)).copied().unwrap_or_default();
         names.sort_by_key(|name| std::cmp::Reverse(counts(now, name).alerts().max(counts(before, name).alerts())));
         let compared = if before.is_some() { "  BEFORE" } else { "" };
-        writeln!(text, "\n{heading:<26} {:>8} {:>8} {:>8} {:>8}{compared}", "ALERTS", "PAGES", "TICKETS", "DIGESTS")?;
+        let columns = format!("{:>8} {:>8} {:>8} {:>8} {:>9}", "ALERTS", "PAGES", "TICKETS", "DIGESTS", "PAGES/DAY");
+        writeln!(text, "\n{heading:<26} {columns}{compared}")?;
         for name in names.iter().take(most) {
             let Counts { pages, tickets, digests } = counts(now, name);
             let alerts = counts(now, name).alerts();
             let shown = if name.is_empty() { "(none)".to_owned() } else { printable(name) };
-            write!(text, "{shown:<26} {alerts:>8} {pages:>8} {tickets:>8} {digests:>8}")?;
+            let daily = self.average(pages);
+            write!(text, "{shown:<26} {alerts:>8} {pages:>8} {tickets:>8} {digests:>8} {daily:>9.1}")?;
             match before {
                 Some(before) => writeln!(text, " {:>7}", counts(Some(before), name).alerts())?,
                 None => writeln!(text)?,
@@ -396,15 +398,19 @@ impl Report<'_> {
         if names.len() > most { writeln!(text, "and {} more", names.len() - most) } else { Ok(()) }
     }
 
+    /// How many that is for each day of which there are events.
+    #[expect(clippy::cast_precision_loss, reason = "only shown, with one digit")]
+    fn average(&self, many: u64) -> f64 {
+        many as f64 / self.read.days.len().max(1) as f64
+    }
+
     fn a_day(&self, text: &mut String) -> fmt::Result {
         writeln!(text)?;
         for (tally, whose) in self.findings.tallies.iter().zip(["a day", "before"]) {
-            #[expect(clippy::cast_precision_loss, reason = "only shown, with one digit")]
-            let average = |many: u64| many as f64 / self.read.days.len().max(1) as f64;
             let Counts { pages, tickets, digests } = tally.all;
             let worst = worst(Some(&tally.days))
                 .map_or_else(String::new, |(day, pages)| format!("; worst {day}, {pages} pages"));
-            let (pages, tickets, digests) = (average(pages), average(tickets), average(digests));
+            let [pages, tickets, digests] = [pages, tickets, digests].map(|many| self.average(many));
             writeln!(text, "{whose}: {pages:.1} pages, {tickets:.1} tickets, {digests:.1} in the digest{worst}")?;
         }
         for Budget { team, most, worst, over } in self.budgets {
