@@ -546,6 +546,8 @@ struct Finding<'b> {
     /// The ordinal in the deviation's id, where no other finding of its control on this event comes first.
     ordinal: usize,
     statistical: bool,
+    /// Whether it denies no act that somebody asks about.
+    only_advises: bool,
 }
 
 impl<'b> Finding<'b> {
@@ -562,6 +564,7 @@ impl<'b> Finding<'b> {
             remember: suspicion.remember,
             rollback: suspicion.rollback,
             ordinal: 0,
+            only_advises: false,
         }
     }
 
@@ -592,6 +595,7 @@ impl<'b> Finding<'b> {
             rollback: None,
             ordinal: 0,
             statistical: false,
+            only_advises: false,
         })
     }
 
@@ -610,7 +614,9 @@ fn findings<'b>(book: &'b Rulebook, sighting: Sighting<'_>, notes: &mut Vec<Note
     let mut found = policy_findings(book, sighting.judgement);
     for control in book.controls() {
         for (severity, detector) in &control.detectors {
-            found.extend(detector.assess(sighting).map(|s| Finding::of_suspicion(control, *severity, s)));
+            let only_advises = detector.only_advises();
+            let finding = |suspicion| Finding { only_advises, ..Finding::of_suspicion(control, *severity, suspicion) };
+            found.extend(detector.assess(sighting).map(finding));
             detector.note(sighting, notes);
         }
     }

@@ -11,6 +11,7 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tautline_detectors::event::Event;
 use tautline_detectors::rulebook::Rulebook;
@@ -50,7 +51,8 @@ type Answered = Response<Full<Bytes>>;
 /// The decision point.
 pub(crate) struct Server {
     oracle: Arc<dyn Oracle>,
-    redactor: Redactor,
+    /// One for all: a copy of its automata for each question would cost more than the answer.
+    redactor: Mutex<Redactor>,
     clients: Clients,
     peers: Peers,
     unavailable: Unavailable,
@@ -119,7 +121,7 @@ impl Server {
         let peers = Peers::open(gate).context("`gate.peers`")?;
         Ok(Self {
             oracle,
-            redactor,
+            redactor: Mutex::new(redactor),
             clients,
             peers,
             unavailable: gate.unavailable,
@@ -255,7 +257,7 @@ impl Server {
                 return Ok(Judged::Nobody(nobody(subject, r#type, (id, at), &book)));
             };
             self.check_access(asking.client, &subject)?;
-            let event = act::event(request, &subject, (id, at), &mut self.redactor.clone(), &book)?;
+            let event = act::event(request, &subject, (id, at), &mut self.redactor.lock(), &book)?;
             match self.oracle.ask(&event, &book) {
                 Reply::Known(answer) => return Ok(Judged::Act(Box::new(event), answer, book)),
                 Reply::JudgedBy(other) => book = other,

@@ -31,6 +31,10 @@ impl Detector for Dormant {
         Some(Suspicion { counterfactual, ..Suspicion::of_rule(what, "silence", seen, Severity::Medium) })
     }
 
+    fn only_advises(&self) -> bool {
+        true
+    }
+
     fn is_statistical(&self) -> bool {
         false
     }

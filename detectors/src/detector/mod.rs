@@ -261,6 +261,11 @@ pub trait Detector: Send + Sync + std::fmt::Debug {
         None
     }
 
+    /// Whether what it finds is about the agent and not about the act, so that nobody who asks before an act is denied for it.
+    fn only_advises(&self) -> bool {
+        false
+    }
+
     /// Whether its findings are a matter of probability, so that they may not revoke by themselves.
     fn is_statistical(&self) -> bool;
 }

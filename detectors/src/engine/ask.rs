@@ -123,7 +123,7 @@ fn object(
         if Hush::of(book, finding.control, &facts.id, event).is_some() {
             continue;
         }
-        let unless_said = if finding.statistical { Gate::Advise } else { Gate::Deny };
+        let unless_said = if finding.statistical || finding.only_advises { Gate::Advise } else { Gate::Deny };
         let denies = finding.control.gate.unwrap_or(unless_said) == Gate::Deny;
         let ordinal = finding.ordinal + earlier(&finding, objections.iter().map(|objection| &objection.deviation));
         let unmoved = trust::weigh(evidence, 0.0).0;

@@ -122,3 +122,11 @@ fn trials_and_exceptions_object_to_nothing() {
     assert!(engine.hushed().is_empty(), "nothing is counted for a question");
     assert_eq!(engine.baselines().past("bot").profile().unwrap().last_seen, at("2026-03-01T00:00:00Z"));
 }
+
+#[test]
+fn an_agent_that_wakes_is_told_of_and_may_act() {
+    let dormant = control("asleep", "[[detector]]\nkind = \"dormant\"\nafter = \"30d\"\n");
+    let mut engine = engine(&[("asleep/control.toml", &dormant)]);
+    let act = event(1, "ec2:DescribeVolumes", "2026-06-02T09:00:00Z");
+    assert_eq!(asked(&mut engine, &act), [("asleep".to_owned(), false)], "else it could never wake");
+}
