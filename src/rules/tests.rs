@@ -46,7 +46,7 @@ impl Server {
 /// The shipped rules, with one issuer that keeps its keys there.
 fn paths(directory: &Path, server: &Server) -> RulebookPaths {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/example");
-    for name in ["people.toml", "calendar.toml"] {
+    for name in ["people.toml", "calendar.toml", "routes.toml"] {
         fs::copy(example.join(name), directory.join(name)).unwrap();
     }
     let entry = format!(
