@@ -129,7 +129,8 @@ fn an_exception_takes_away_exactly_what_it_is_for() {
     for name in ["agents.toml", "estate.toml", "people.toml", "routes.toml"] {
         fs::copy(site.path(name), site.path("before").join(name)).unwrap();
     }
-    let paths = "agents = \"agents.toml\"\nestate = \"estate.toml\"\npeople = \"people.toml\"\nrules = \"../rules\"\n";
+    let paths = "agents = \"agents.toml\"\nestate = \"estate.toml\"\npeople = \"people.toml\"\nrules = \"../rules\"\n\
+        playbooks = \"../rules/example/playbooks.d\"\n";
     fs::write(site.path("before/tautline.toml"), format!("[rulebook]\n{paths}")).unwrap();
     let exception = format!(
         "longest = \"9999d\"\n[exceptions.drill]\ncontrol = \"reach\"\nagent = \"{agent}\"\noperations = [\"{action}\"]\n\

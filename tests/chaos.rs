@@ -141,7 +141,12 @@ fn kills_new_rules_and_a_broker_that_restarts_change_no_alert() {
     fleet.processes.into_iter().for_each(|process| assert_eq!(process.terminate(), Some(0)));
 
     let alerts = stand.alerts();
-    assert!(findings(&alerts) == expected, "the alerts differ from those of an undisturbed replay");
+    let found = findings(&alerts);
+    let ids: BTreeSet<&String> = found.keys().chain(expected.keys()).collect();
+    let differing = ids.into_iter().filter(|id| found.get(*id) != expected.get(*id));
+    let differing: Vec<_> = differing.map(|id| (id, found.get(id), expected.get(id))).collect();
+    let first = &differing[..differing.len().min(10)];
+    assert!(differing.is_empty(), "{} alerts differ from those of an undisturbed replay: {first:?}", differing.len());
     assert!(unfinished(&alerts) > 1_000, "only {} runs were ended", unfinished(&alerts));
     every_event_is_logged_once(&stand, &events);
     let revocations = own.broker.read_committed(&stand.topic("revocations"));
