@@ -54,7 +54,7 @@ fn scenario(folder: &Path) -> (String, Vec<String>) {
 }
 
 /// The rules of a stand, with issuers that the tests can sign for.
-fn with_test_keys(stand: &Stand) {
+pub(crate) fn with_test_keys(stand: &Stand) {
     for path in entries(&stand.directory.path().join("rules/example/issuers")) {
         let name = format!("registry/issuers/{}", path.file_name().unwrap().to_str().unwrap());
         let mut set = [file(&name, &fs::read_to_string(&path).unwrap())];

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use tautline::gate::Client;
 
 use crate::broker::{Tautline, free_port, produce, wait_for};
+use crate::controls::with_test_keys;
 use crate::e2e::{self, LONG, Stand};
-use crate::support::{self, entries, root, tautline};
+use crate::support::{self, root, tautline};
 
 const TOKEN: &str = "a-token-of-the-tests-only";
 
@@ -156,12 +157,7 @@ impl Gated {
         );
         let text = fs::read_to_string(stand.config()).unwrap();
         fs::write(stand.config(), text + &section).unwrap();
-        for path in entries(&stand.directory.path().join("rules/example/issuers")) {
-            let name = format!("registry/issuers/{}", path.file_name().unwrap().to_str().unwrap());
-            let mut set = [support::file(&name, &fs::read_to_string(&path).unwrap())];
-            support::with_test_keys(&mut set);
-            fs::write(&path, &set[0].text).unwrap();
-        }
+        with_test_keys(&stand);
         Self { stand, gates }
     }
 
