@@ -297,16 +297,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         }
         Command::Gate { verify: Some(answers), .. } => gate::verify(&config, &read_text(answers)?, &mut out)?,
         Command::Gate { ask, target, offline, verify: None } => {
-            let request = ask.request(read_text)?;
-            let answer = if *offline {
-                gate::offline(
-                    request,
-                    &Arc::new(rulebook(&config.rulebook, Unreachable::TakeKept)?),
-                    redaction::passing(&config)?,
-                )?
-            } else {
-                target.ask(&request, read_text)?
-            };
+            let answer = answer(&config, ask, target, *offline)?;
             match cli.common.output {
                 Output::Json => writeln!(out, "{answer}")?,
                 Output::Auto | Output::Table => gate::write(&answer, &mut out)?,
@@ -325,6 +316,16 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     };
     out.flush()?;
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(FAULTS) })
+}
+
+/// A gate's answer: a running one's, or by the policies on disk alone.
+fn answer(config: &Config, ask: &gate::Ask, target: &gate::Target, offline: bool) -> Result<serde_json::Value> {
+    let request = ask.request(read_text)?;
+    if !offline {
+        return target.ask(&request, read_text);
+    }
+    let book = Arc::new(rulebook(&config.rulebook, Unreachable::TakeKept)?);
+    gate::offline(request, &book, redaction::passing(config)?)
 }
 
 impl Trial {

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::{Detector, Hearing, Sighting, Suspicion};
 use crate::baselines::{Dossier, Quarantine};
 use crate::deviation::Severity;
-use crate::event::{Millis, Verb};
+use crate::event::Millis;
 use crate::statement::Says;
 
 const DAY: Millis = 24 * 3_600_000;
@@ -88,8 +88,7 @@ fn broken<'a>(sighting: Sighting<'a>) -> Option<&'a Quarantine> {
 
 fn breaks(held: &Quarantine, sighting: Sighting<'_>) -> bool {
     let Sighting { event, judgement, .. } = sighting;
-    let is_declared_read = event.verb == Verb::Read && judgement.is_allowed();
-    event.at >= held.since && !is_declared_read
+    event.at >= held.since && !judgement.is_declared_read(event)
 }
 
 fn suspicion(what: &str, observed: &str, expected: &str, severity: Severity) -> Suspicion {

@@ -9,7 +9,7 @@ use super::{
 use crate::baselines::Quarantine;
 use crate::deviation::{AgentFacts, Deviation, LearningState};
 use crate::engine::Hush;
-use crate::event::{Event, Verb};
+use crate::event::Event;
 use crate::rulebook::{Agent, Facts, Gate, Judgement, Rulebook, WantedApproval};
 use crate::trust;
 
@@ -92,7 +92,6 @@ impl Engine {
         let evidence = trust::decayed(profile.evidence, profile.evidence_at, event.at);
         let facts = registered(id, agent, Some(&profile));
         let quarantine = past.dossier().quarantine.clone();
-        let is_declared_read = event.verb == Verb::Read && judgement.is_allowed();
         let mut objections = object(book, &facts, event, evidence, found);
         let lacking = object(book, &facts, event, evidence, lacking).into_iter();
         objections.extend(lacking.map(|objection| Objection { lacks_approval: true, ..objection }));
@@ -104,7 +103,7 @@ impl Engine {
             wanted: if objections.iter().any(differs) { book.wanted_approval(event) } else { None },
             objections,
             trust: trust::trust(evidence),
-            barred: quarantine.is_some() && !is_declared_read,
+            barred: quarantine.is_some() && !judgement.is_declared_read(event),
             quarantine,
         }
     }

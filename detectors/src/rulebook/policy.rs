@@ -15,7 +15,7 @@ use miette::Diagnostic;
 use super::facts::{Facts, Reads, TEXTS, TRUTHS};
 use super::{RuleFile, RulebookError};
 use crate::deviation::Severity;
-use crate::event::Verb;
+use crate::event::{Event, Verb};
 
 /// Where a policy stands and what it says to people.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -58,6 +58,11 @@ impl Judgement {
     /// Whether nothing forbids the event.
     pub fn is_allowed(&self) -> bool {
         self.violations.is_empty()
+    }
+
+    /// Whether the event judged is what an agent under quarantine may still do: a read that no policy forbids.
+    pub(crate) fn is_declared_read(&self, event: &Event) -> bool {
+        event.verb == Verb::Read && self.is_allowed()
     }
 }
 
