@@ -203,6 +203,8 @@ impl Broker {
             .config()
             .set("message.max.bytes", "20000000")
             .set("compression.type", "lz4")
+            // Else what is sent again to a broker that has just come back may overtake what was sent before it.
+            .set("enable.idempotence", "true")
             .set("queue.buffering.max.messages", "500000")
             .create()
             .unwrap();
