@@ -16,6 +16,7 @@ mod credentials;
 mod dossier;
 mod habits;
 mod interner;
+mod kept;
 mod layout_1;
 mod pairing;
 mod profile;
@@ -27,7 +28,8 @@ pub(crate) use credentials::User;
 pub(crate) use dossier::{Change, HeldApproval, HeldOverride, Side, Sum, Unapproved};
 pub use dossier::{Dossier, Quarantine};
 pub(crate) use habits::{ArgumentHabit, FirstTime, ReadHabit, ReasoningHabit, RunGroups, ToldText};
-pub(crate) use pairing::{Declared, Effect, MOST_FOLLOWED, kept};
+pub use kept::Kept;
+pub(crate) use pairing::{Declared, Effect, MOST_FOLLOWED};
 pub use pairing::{Heard, Pairing, Waiting};
 pub use profile::{Profile, RateHistory, RunState};
 pub use snapshot::RestoreError;
@@ -44,8 +46,10 @@ const HOUR: Millis = 3_600_000;
 /// Most notices about unregistered principals that are remembered. What comes beyond is reported each time: loud, not
 /// lost.
 pub const MOST_NOTICES: usize = 65_536;
-/// Agents per chunk: what the first write after a freeze copies.
-const CHUNK: usize = 1_024;
+/// Agents per chunk: what the first write after a freeze copies, while all else waits.
+const CHUNK: usize = 32;
+/// Chunks per piece of a frozen memory.
+const CHUNKS_OF_PIECE: usize = 32;
 
 /// What is counted about an agent's events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -292,7 +296,7 @@ pub struct Piece {
 
 #[derive(Clone, Debug)]
 enum Content {
-    Profiles(Arc<Chunk>, Arc<Texts>),
+    Profiles(Vec<Arc<Chunk>>, Arc<Texts>),
     Notices(Arc<Notices>),
 }
 
@@ -418,10 +422,10 @@ impl Baselines {
         self.generation += 1;
         let texts = Arc::new(self.values.texts().clone());
         let notices = Content::Notices(Arc::clone(&self.notices));
-        let chunks = self.chunks.iter().enumerate().map(|(at, chunk)| Piece {
+        let chunks = self.chunks.chunks(CHUNKS_OF_PIECE).enumerate().map(|(at, chunks)| Piece {
             number: at + 1,
-            version: chunk.version,
-            content: Content::Profiles(Arc::clone(chunk), Arc::clone(&texts)),
+            version: chunks.iter().map(|chunk| chunk.version).max().unwrap_or_default(),
+            content: Content::Profiles(chunks.to_vec(), Arc::clone(&texts)),
         });
         let first = Piece { number: 0, version: self.notices.version, content: notices };
         std::iter::once(first).chain(chunks).collect()

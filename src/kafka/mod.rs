@@ -113,7 +113,7 @@ pub fn run_stage(name: &'static str, stage: impl Stage, kafka: &Kafka, stop: &At
 /// Runs until SIGTERM or Ctrl-C, then finishes the batch, commits, and leaves the group.
 pub(crate) fn run(mut config: Config) -> Result<()> {
     config.check_for_run()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     // Before anything else: until somebody listens, a SIGHUP ends the process.
     let hangup = runtime.block_on(async { signal(SignalKind::hangup()) })?;
     let book = read_book(&config, Unreachable::TakeKept)?;

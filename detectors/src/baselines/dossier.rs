@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::habits::{Habits, is_default};
 use super::snapshot::{Table, damaged, numbers, one_table, text};
-use super::{Profile, RestoreError, of_agent};
+use super::{Kept, Profile, RestoreError, of_agent};
 use crate::event::{Event, Millis};
 use crate::statement::{Approval, Override};
 
@@ -125,7 +125,7 @@ impl HeldApproval {
 /// A change that is watched.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Change {
-    pub(crate) event: Box<Event>,
+    pub(crate) event: Kept,
     /// How often the cloud refused the agent since.
     pub(crate) denials: u32,
     /// When its rollback was requested.
@@ -145,7 +145,7 @@ pub(crate) struct HeldOverride {
     pub(crate) until: Millis,
     pub(crate) says: Override,
     /// The change that it was first used for.
-    pub(crate) used: Option<Box<Event>>,
+    pub(crate) used: Option<Kept>,
     /// Whether it was reported that nobody reviewed it.
     pub(crate) escalated: bool,
 }
@@ -153,7 +153,7 @@ pub(crate) struct HeldOverride {
 /// An action that waits for its approval, or that was reported for want of one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Unapproved {
-    pub(crate) event: Box<Event>,
+    pub(crate) event: Kept,
     /// Whether it was reported: it is kept for a while, so that the other side's word about it is not reported again.
     pub(crate) reported: bool,
 }

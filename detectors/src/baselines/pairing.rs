@@ -4,10 +4,11 @@
 use arrow::array::{AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, UInt32Array};
 use arrow::datatypes::{DataType, Int64Type, UInt32Type};
 use arrow::error::ArrowError;
+use serde_json::value::RawValue;
 
 use super::snapshot::{Table, column, damaged, numbers, one_table, text};
-use super::{Profile, RestoreError, of_agent};
-use crate::event::{Event, Millis, Outcome, Reasoning};
+use super::{Kept, Profile, RestoreError, of_agent};
+use crate::event::{Event, Millis};
 
 /// Most declared actions, and most effects, that are followed of one agent at once.
 pub(crate) const MOST_FOLLOWED: usize = 1_024;
@@ -63,7 +64,7 @@ pub(crate) struct Declared {
     /// Counts the agent's declared actions while any is followed.
     pub(crate) number: u32,
     /// The action, without its contents.
-    pub(crate) event: Box<Event>,
+    pub(crate) event: Kept,
     /// Whether the audit log must show it.
     pub(crate) claim: bool,
     /// Whether the audit log has shown it.
@@ -76,7 +77,7 @@ pub(crate) struct Declared {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Effect {
     /// The audit record, without its contents.
-    pub(crate) event: Box<Event>,
+    pub(crate) event: Kept,
     /// Whether a declared action explains it.
     pub(crate) explained: bool,
     /// Whether its ids say which action it belongs to, so that it can show no other.
@@ -101,7 +102,7 @@ pub struct Pairing {
     /// How many can be paired no more, for they or their counterparts may have made room.
     pub(crate) lost: u32,
     /// The first of them since that was last reported.
-    pub(crate) first_lost: Option<Box<Event>>,
+    pub(crate) first_lost: Option<Kept>,
     /// When it was last reported.
     pub(crate) lost_reported: Millis,
 }
@@ -120,7 +121,7 @@ impl Pairing {
     }
 
     /// Counts what can be paired no more; the first is kept for its report.
-    pub(crate) fn lose(&mut self, event: Box<Event>) {
+    pub(crate) fn lose(&mut self, event: Kept) {
         self.first_lost.get_or_insert(event);
         self.lost = self.lost.saturating_add(1);
     }
@@ -154,47 +155,6 @@ impl Waiting {
     }
 }
 
-/// What is kept of an event that waits: enough to pair and to report it, and nothing that may be large or must not be
-/// kept.
-pub(crate) fn kept(event: &Event) -> Box<Event> {
-    let silent = !event.source.is_audit();
-    let reasoning = event.reasoning.as_ref();
-    Box::new(Event {
-        id: event.id.clone(),
-        digest: event.digest,
-        source: event.source,
-        at: event.at,
-        agent: event.agent.clone(),
-        principal: event.principal.clone(),
-        tool: event.tool.clone(),
-        action: event.action.clone(),
-        verb: event.verb,
-        resource: event.resource.clone(),
-        data_event: event.data_event,
-        place: event.place.clone(),
-        claimed_environment: event.claimed_environment.clone(),
-        run: event.run.clone(),
-        arguments: Vec::new(),
-        reasoning: reasoning.map(|reasoning| Reasoning {
-            text: String::new(),
-            reference: reasoning.reference.clone(),
-            digest: reasoning.digest.clone(),
-            claimed_digest: reasoning.claimed_digest.clone(),
-        }),
-        approval: event.approval.clone(),
-        pre_state: event.pre_state.clone(),
-        credential: event.credential.clone(),
-        origin: event.origin.clone(),
-        trace: event.trace.clone(),
-        outcome: match &event.outcome {
-            Outcome::Denied(_) if silent => Outcome::Denied(String::new()),
-            Outcome::Failed(_) if silent => Outcome::Failed(String::new()),
-            known => known.clone(),
-        },
-        statement: None,
-    })
-}
-
 /// The tables of what waits: `pairings` (a row an agent that was heard of), `declared` and `effects` (a row a declared
 /// action and an effect that wait, agent by agent), with events as JSON.
 pub(super) fn tables(profiles: &[&Profile]) -> Result<[Table; 3], ArrowError> {
@@ -204,8 +164,8 @@ pub(super) fn tables(profiles: &[&Profile]) -> Result<[Table; 3], ArrowError> {
     let nothing = Pairing::default();
     let pairings: Vec<&Pairing> =
         known.iter().map(|(_, profile)| profile.pairing.as_deref().unwrap_or(&nothing)).collect();
-    let lost: Vec<String> =
-        pairings.iter().map(|p| p.first_lost.as_deref().map_or(Ok(String::new()), json)).collect::<Result<_, _>>()?;
+    let lost: Vec<&str> =
+        pairings.iter().map(|p| p.first_lost.as_ref().map_or(Ok(""), json)).collect::<Result<_, _>>()?;
     let heads = Table::new("pairings")
         .with("agent", UInt32Array::from_iter_values(known.iter().map(|(row, _)| *row)))
         .with("heard", UInt32Array::from_iter_values(known.iter().map(|(_, profile)| profile.heard.bits())))
@@ -229,7 +189,7 @@ fn is_heard(profile: &Profile) -> bool {
 }
 
 fn declared_table(rows: &[(u32, &Declared)]) -> Result<Table, ArrowError> {
-    let events: Vec<String> = rows.iter().map(|(_, one)| json(&one.event)).collect::<Result<_, _>>()?;
+    let events: Vec<&str> = rows.iter().map(|(_, one)| json(&one.event)).collect::<Result<_, _>>()?;
     let claims: Vec<bool> = rows.iter().map(|(_, one)| one.claim).collect();
     let shown: Vec<bool> = rows.iter().map(|(_, one)| one.shown).collect();
     Ok(Table::new("declared")
@@ -242,7 +202,7 @@ fn declared_table(rows: &[(u32, &Declared)]) -> Result<Table, ArrowError> {
 }
 
 fn effects_table(rows: &[(u32, &Effect)]) -> Result<Table, ArrowError> {
-    let events: Vec<String> = rows.iter().map(|(_, one)| json(&one.event)).collect::<Result<_, _>>()?;
+    let events: Vec<&str> = rows.iter().map(|(_, one)| json(&one.event)).collect::<Result<_, _>>()?;
     let explained: Vec<bool> = rows.iter().map(|(_, one)| one.explained).collect();
     let pinned: Vec<bool> = rows.iter().map(|(_, one)| one.pinned).collect();
     let settled: Vec<bool> = rows.iter().map(|(_, one)| one.settled).collect();
@@ -256,12 +216,12 @@ fn effects_table(rows: &[(u32, &Effect)]) -> Result<Table, ArrowError> {
         .with("shows", Int64Array::from_iter_values(shows)))
 }
 
-fn json(event: &Event) -> Result<String, ArrowError> {
-    serde_json::to_string(event).map_err(|error| ArrowError::JsonError(error.to_string()))
+fn json(event: &Kept) -> Result<&str, ArrowError> {
+    event.json().map(RawValue::get).map_err(|error| ArrowError::JsonError(error.to_string()))
 }
 
-fn event(text: &str) -> Result<Box<Event>, RestoreError> {
-    serde_json::from_str(text).map(Box::new).map_err(|_| damaged("event that waits"))
+fn event(text: &str) -> Result<Kept, RestoreError> {
+    serde_json::from_str(text).map_err(|_| damaged("event that waits"))
 }
 
 /// Puts back what waited.

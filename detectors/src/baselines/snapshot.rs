@@ -206,8 +206,8 @@ impl Piece {
         let nothing = Texts::default();
         match &self.content {
             Content::Notices(notices) => tables(&[], CellColumns::of(&nothing, &[]), notices),
-            Content::Profiles(chunk, texts) => {
-                let profiles: Vec<&Profile> = chunk.profiles.iter().collect();
+            Content::Profiles(chunks, texts) => {
+                let profiles: Vec<&Profile> = chunks.iter().flat_map(|chunk| &chunk.profiles).collect();
                 let mut cells = CellColumns::of(texts, &profiles);
                 profiles.iter().for_each(|profile| cells.add(profile.cells.all()));
                 tables(&profiles, cells, &Notices::default())

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::say_do::resources_agree;
 use super::{Case, Detector, Found, Hearing, Now, Sighting, Suspicion, duration};
-use crate::baselines::{Dossier, HeldApproval, Side, Unapproved};
+use crate::baselines::{Dossier, HeldApproval, Kept, Side, Unapproved};
 use crate::deviation::Severity;
 use crate::event::{Event, Millis, Outcome};
 use crate::glob::Glob;
@@ -143,7 +143,7 @@ impl Approvals {
             Standing::Approved { by, .. } => use_up(event, &by, dossier),
             Standing::Missing { .. } if self.is_known(event, dossier) => {}
             Standing::Missing { .. } => {
-                let event = Box::new(Event { reasoning: None, ..event.clone() });
+                let event = Kept::from(Event { reasoning: None, ..event.clone() });
                 dossier.unapproved.push(Unapproved { event, reported: false });
             }
         }

@@ -116,7 +116,7 @@ impl Detector for BreakGlass {
 
     fn keep(&self, sighting: Sighting<'_>, dossier: &mut Dossier) {
         let used = dossier.overrides.iter_mut().filter(|held| covers(held, sighting.event) && held.used.is_none());
-        used.for_each(|held| held.used = Some(crate::baselines::kept(sighting.event)));
+        used.for_each(|held| held.used = Some(crate::baselines::Kept::of(sighting.event)));
     }
 
     fn hear(&self, hearing: &Hearing<'_>, dossier: &mut Dossier) -> Option<Suspicion> {

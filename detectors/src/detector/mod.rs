@@ -28,7 +28,7 @@ mod unmapped;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use crate::baselines::{Dimension, Dossier, Note, Observed, Past, Rate, RunState};
+use crate::baselines::{Dimension, Dossier, Kept, Note, Observed, Past, Rate, RunState};
 use crate::deviation::{Evidence, Rollback, Severity};
 use crate::event::{Event, Millis};
 use crate::rulebook::{Agent, Judgement, Rulebook, Signers, parse_duration};
@@ -180,7 +180,7 @@ pub struct Sharing<'a> {
 #[derive(Debug)]
 pub struct Found {
     /// The event.
-    pub event: Box<Event>,
+    pub event: Kept,
     /// What is wrong with it.
     pub suspicion: Suspicion,
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::say_do::resources_agree;
 use super::{Case, Detector, Found, Hearing, Sighting, Suspicion, duration};
-use crate::baselines::{Change, Dossier, Heard, kept};
+use crate::baselines::{Change, Dossier, Heard, Kept};
 use crate::deviation::{Rollback, Severity};
 use crate::event::{Event, Millis, Outcome};
 use crate::glob::{self, Glob};
@@ -110,7 +110,7 @@ impl Detector for Rollbacks {
                 let oldest = dossier.changes.iter().position(|change| change.requested.is_none()).unwrap_or_default();
                 dossier.changes.remove(oldest);
             }
-            dossier.changes.push(Change { event: kept(event), denials: 0, requested: None, overdue: false });
+            dossier.changes.push(Change { event: Kept::of(event), denials: 0, requested: None, overdue: false });
         }
     }
 

@@ -4,8 +4,8 @@ use super::*;
 use crate::baselines::credentials::Credentials;
 use crate::baselines::habits::Habits;
 use crate::baselines::{
-    ArgumentHabit, Change, Declared, Dossier, Effect, FirstTime, Heard, HeldApproval, HeldOverride, Quarantine,
-    ReadHabit, ReasoningHabit, RunGroups, Side, Sum, ToldText, Unapproved, kept,
+    ArgumentHabit, Change, Declared, Dossier, Effect, FirstTime, Heard, HeldApproval, HeldOverride, Kept, Quarantine,
+    ReadHabit, ReasoningHabit, RunGroups, Side, Sum, ToldText, Unapproved,
 };
 use crate::engine::{Engine, Input};
 use crate::event::{AgentRef, Credential, Event, Millis, Verb};
@@ -32,7 +32,7 @@ fn memory() -> Baselines {
         engine.step(&Input::Event(Box::new(event)));
     }
     let mut memory = engine.baselines().clone();
-    let waits = |number| kept(&event(number, "ecs:StopTask", time));
+    let waits = |number| Kept::of(&event(number, "ecs:StopTask", time));
     memory.pair(memory.slot("bot").unwrap(), |profile, pairing| {
         profile.settled = at(time);
         pairing.declared.push(Declared {
@@ -97,7 +97,7 @@ fn dossier(at: Millis) -> Dossier {
     };
     let (id, by) = ("apr-1".to_owned(), "ana@example.com".to_owned());
     let held = HeldApproval { id, by, at, until: at + 1, approval, used_said: 1, used_done: 0 };
-    let event = kept(&event(10, "ecs:StopTask", "2026-03-02T12:00:00Z"));
+    let event = Kept::of(&event(10, "ecs:StopTask", "2026-03-02T12:00:00Z"));
     let (limit, run) = ("deletions".to_owned(), "r-1".to_owned());
     let sum = Sum { limit, side: Side::Done, run, minutes: vec![(at / 60_000, 3)], reported: Some(at) };
     let (id, by, signers) = ("o-1".to_owned(), "ana@example.com".to_owned(), vec!["mei@example.com".to_owned()]);

@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 
 use super::{Fit, SayDo, same_request};
-use crate::baselines::{Declared, Effect, MOST_FOLLOWED, Pairing, kept};
+use crate::baselines::{Declared, Effect, Kept, MOST_FOLLOWED, Pairing};
 use crate::event::{Event, Millis};
 
 /// Most claims or effects that are asked to change places for one event.
@@ -46,7 +46,7 @@ impl SayDo {
             pairing.lost_until = pairing.lost_until.max(oldest.event.at.saturating_add(self.after));
             pairing.lose(oldest.event);
         }
-        pairing.declared.push(Declared { number, event: kept(event), claim, shown: false, covered: None });
+        pairing.declared.push(Declared { number, event: Kept::of(event), claim, shown: false, covered: None });
         let place = pairing.declared.len() - 1;
         if claim {
             Matching::of(self, pairing).claim_has_come(place);
@@ -65,7 +65,7 @@ impl SayDo {
                 pairing.lose(effect.event);
             }
         }
-        pairing.effects.push(Effect { event: kept(event), explained, pinned, shows: None, settled: false });
+        pairing.effects.push(Effect { event: Kept::of(event), explained, pinned, shows: None, settled: false });
         let place = pairing.effects.len() - 1;
         if explained {
             Matching::of(self, pairing).effect_has_come(place);

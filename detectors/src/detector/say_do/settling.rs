@@ -1,7 +1,7 @@
 //! When waiting ends, and what is said then.
 
 use super::SayDo;
-use crate::baselines::{Declared, Effect, Heard, Pairing, Profile};
+use crate::baselines::{Declared, Effect, Heard, Kept, Pairing, Profile};
 use crate::event::{Event, Millis};
 
 /// How often the same agent's flood is reported.
@@ -11,15 +11,15 @@ const LOST_AGAIN: Millis = 60 * 60_000;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Unpaired {
     /// An effect that no declared action explains.
-    Effect(Box<Event>),
+    Effect(Kept),
     /// A declared action that the audit log does not show.
-    Claim(Box<Event>),
+    Claim(Kept),
     /// An effect of an agent that never declared anything.
-    Undeclared(Box<Event>),
+    Undeclared(Kept),
     /// A declared action of an agent that the audit log has never seen.
-    Unaudited(Box<Event>),
+    Unaudited(Kept),
     /// The first of those that can be paired no more since that was last reported, and how many there were in all.
-    Lost(Box<Event>, u32),
+    Lost(Kept, u32),
 }
 
 impl Unpaired {
@@ -127,7 +127,7 @@ fn is_lost_due(pairing: &Pairing, now: Now) -> bool {
 }
 
 /// What to say of a claim that nothing shows.
-fn claim(profile: &mut Profile, event: Box<Event>) -> Option<Unpaired> {
+fn claim(profile: &mut Profile, event: Kept) -> Option<Unpaired> {
     if profile.heard.has(Heard::AUDITED) {
         return Some(Unpaired::Claim(event));
     }
@@ -137,7 +137,7 @@ fn claim(profile: &mut Profile, event: Box<Event>) -> Option<Unpaired> {
 }
 
 /// What to say of an effect that nothing explains.
-fn alone(profile: &mut Profile, event: Box<Event>) -> Option<Unpaired> {
+fn alone(profile: &mut Profile, event: Kept) -> Option<Unpaired> {
     if profile.heard.has(Heard::DECLARED) {
         return Some(Unpaired::Effect(event));
     }
