@@ -71,7 +71,8 @@ fn of_file(index: usize, file: &RuleFile) -> Vec<Mutant> {
     if file.name.ends_with(".cedar") {
         return of_policies(&file.text).into_iter().map(|(line, what, text)| mutant(line, what, text)).collect();
     }
-    let has_thresholds = file.name.ends_with("/control.toml") || file.name == "approvals/risk.toml";
+    let has_thresholds =
+        file.name.ends_with("/control.toml") || ["approvals/risk.toml", "trust.toml"].contains(&file.name.as_str());
     let thresholds = if has_thresholds { of_thresholds(&file.text) } else { Vec::new() };
     thresholds.into_iter().map(|(line, what, text)| mutant(line, what, text)).collect()
 }

@@ -326,7 +326,6 @@ fn unverified(parameters: &[String]) -> Option<Suspicion> {
         format!("is approved, but the audit log does not show {names}: that these are as approved cannot be verified");
     let mut suspicion = suspicion(&what, "executed", "unverifiable", format!("{names} as approved"));
     suspicion.severity = Some(Severity::Low);
-    suspicion.evidence.iter_mut().for_each(|evidence| evidence.score = Severity::Low.score());
     Some(suspicion)
 }
 
@@ -338,7 +337,7 @@ fn names(parameters: &[String]) -> String {
 fn suspicion(what: &str, kind: &str, observed: &str, expected: String) -> Suspicion {
     let counterfactual = format!("the same with {expected}");
     let seen = [observed.to_owned(), expected];
-    Suspicion { counterfactual, ..Suspicion::of_rule(what.to_owned(), kind, seen, Severity::High) }
+    Suspicion { counterfactual, ..Suspicion::of_rule(what.to_owned(), kind, seen) }
 }
 
 #[cfg(test)]

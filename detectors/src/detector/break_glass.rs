@@ -171,7 +171,7 @@ fn covers(held: &HeldOverride, event: &Event) -> bool {
 
 fn suspicion(what: &str, observed: &str, expected: &str, severity: Severity) -> Suspicion {
     let seen = [observed, expected].map(str::to_owned);
-    Suspicion { severity: Some(severity), ..Suspicion::of_rule(what.to_owned(), "override", seen, severity) }
+    Suspicion { severity: Some(severity), ..Suspicion::of_rule(what.to_owned(), "override", seen) }
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 use serde::Deserialize;
 
 use super::recurrence::{is_due, note};
-use super::{Detector, Sighting, Suspicion, duration};
+use super::{Clue, Detector, Sighting, Suspicion, duration};
 use crate::baselines::Note;
-use crate::deviation::{Evidence, Severity};
+use crate::deviation::Severity;
 use crate::event::{Event, Millis};
 use crate::glob::{self, Glob};
 
@@ -80,13 +80,12 @@ impl Detector for Principals {
         let fault = self.fault(event).filter(|fault| is_due(past, &name(fault, event), event.at, self.again))?;
         Some(Suspicion {
             what: format!("{} ({})", fault.what, fault.observed),
-            evidence: vec![Evidence {
+            evidence: vec![Clue {
                 what: "principal".to_owned(),
                 observed: fault.observed,
                 expected: "an identity that only this agent has".to_owned(),
                 p_value: None,
                 sample: 0,
-                score: fault.severity.score(),
             }],
             counterfactual: "under an identity of the agent's own".to_owned(),
             remember: Vec::new(),

@@ -93,7 +93,7 @@ fn breaks(held: &Quarantine, sighting: Sighting<'_>) -> bool {
 
 fn suspicion(what: &str, observed: &str, expected: &str, severity: Severity) -> Suspicion {
     let seen = [observed, expected].map(str::to_owned);
-    Suspicion { severity: Some(severity), ..Suspicion::of_rule(what.to_owned(), "quarantine", seen, severity) }
+    Suspicion { severity: Some(severity), ..Suspicion::of_rule(what.to_owned(), "quarantine", seen) }
 }
 
 #[cfg(test)]

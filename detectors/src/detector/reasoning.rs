@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use super::{Detector, Sighting, Suspicion, duration};
+use super::{Clue, Detector, Sighting, Suspicion, duration};
 use crate::baselines::{Dossier, ReasoningHabit, ToldText};
-use crate::deviation::{Evidence, Severity};
+use crate::deviation::Severity;
 use crate::event::{Digest, Event, Millis, Reasoning, Verb};
 
 /// Most texts of an agent that are remembered; the one that was not given for longest makes room.
@@ -66,13 +66,12 @@ impl Detector for ReasoningGiven {
         let severity = self.severity(fault);
         Some(Suspicion {
             what,
-            evidence: vec![Evidence {
+            evidence: vec![Clue {
                 what: "reasoning".to_owned(),
                 observed,
                 expected: expected.to_owned(),
                 p_value: None,
                 sample: 0,
-                score: severity.score(),
             }],
             counterfactual: format!("the same with {expected}"),
             remember: Vec::new(),

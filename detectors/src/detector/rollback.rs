@@ -181,7 +181,7 @@ fn request(sign: &str, change: &Change, agent: &Agent, book: &Rulebook) -> Suspi
 
 fn suspicion(what: &str, observed: &str, expected: &str, severity: Severity) -> Suspicion {
     let seen = [observed, expected].map(str::to_owned);
-    Suspicion { severity: Some(severity), ..Suspicion::of_rule(what.to_owned(), "rollback", seen, severity) }
+    Suspicion { severity: Some(severity), ..Suspicion::of_rule(what.to_owned(), "rollback", seen) }
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use super::{Detector, Sharing, Sighting, Suspicion};
-use crate::deviation::{Evidence, Severity};
+use super::{Clue, Detector, Sharing, Sighting, Suspicion};
+use crate::deviation::Severity;
 
 /// Reports the second agent that uses a credential. What an agent only says of itself is held against that agent alone:
 /// whoever names another's credential accuses nobody but itself.
@@ -33,13 +33,12 @@ impl Detector for SharedCredential {
         };
         Some(Suspicion {
             what,
-            evidence: vec![Evidence {
+            evidence: vec![Clue {
                 what: "credential".to_owned(),
                 observed: format!("credential `{credential}`, also of agent `{other}`"),
                 expected: "a credential that was issued to this agent alone".to_owned(),
                 p_value: None,
                 sample: 0,
-                score: severity.score(),
             }],
             counterfactual: "with a credential that was issued to this agent alone".to_owned(),
             remember: Vec::new(),
