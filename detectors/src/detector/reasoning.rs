@@ -40,7 +40,8 @@ pub(super) struct ReasoningGiven {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Severities {
-    missing: Severity,
+    /// As bad as the control says where it is not given.
+    missing: Option<Severity>,
     never_given: Severity,
     wrong_digest: Severity,
     copied: Severity,
@@ -63,7 +64,6 @@ impl Detector for ReasoningGiven {
         let Sighting { event, past, .. } = sighting;
         let fault = self.fault(event, &past.dossier().habits.reasoning)?;
         let (what, observed, expected) = fault.words(event);
-        let severity = self.severity(fault);
         Some(Suspicion {
             what,
             evidence: vec![Clue {
@@ -75,7 +75,7 @@ impl Detector for ReasoningGiven {
             }],
             counterfactual: format!("the same with {expected}"),
             remember: Vec::new(),
-            severity: Some(severity),
+            severity: self.severity(fault),
             rollback: None,
         })
     }
@@ -112,14 +112,14 @@ impl ReasoningGiven {
         !event.source.is_audit() && self.verbs.contains(&event.verb)
     }
 
-    fn severity(&self, fault: Fault) -> Severity {
-        match fault {
+    fn severity(&self, fault: Fault) -> Option<Severity> {
+        Some(match fault {
             Fault::WrongDigest => self.severities.wrong_digest,
-            Fault::Missing => self.severities.missing,
+            Fault::Missing => return self.severities.missing,
             Fault::NeverGiven => self.severities.never_given,
             Fault::Copied(..) => self.severities.copied,
             Fault::Unrelated => self.severities.unrelated,
-        }
+        })
     }
 
     /// What is wrong and was not reported today.

@@ -27,6 +27,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub(crate) use calendar::WorkingDays;
 pub use calendar::{Calendar, Window};
 pub use control::{Catalogue, Control, Framework, Gate, Mode, Need, Response};
 pub use estate::{Estate, UNMAPPED_ENVIRONMENT};
