@@ -194,6 +194,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_shipped_is_what_holds_where_nothing_is_said() {
+        let shipped = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../rules/trust.toml"));
+        let whole = shipped.replace("# informational", "informational");
+        for text in [shipped, &whole] {
+            let book = book(&[(FILE, text)]);
+            assert_eq!((book.learning, book.trust), (Learning::default(), Trust::default()));
+        }
+    }
+
+    #[test]
     fn a_rulebook_that_judged_before_there_was_such_a_file_is_read_again() {
         let book = book(&[]);
         let kept = Rulebook::read_kept(book.files().to_vec()).map(|book| (book.learning, book.trust));
