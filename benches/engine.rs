@@ -132,8 +132,9 @@ fn rulebook(agents: usize) -> Rulebook {
             }
         }
     }
-    let schema = fs::read_to_string(rules.join("schema.cedarschema")).unwrap_or_default();
-    files.push(("schema.cedarschema".to_owned(), schema));
+    for name in ["schema.cedarschema", "trust.toml"] {
+        files.push((name.to_owned(), fs::read_to_string(rules.join(name)).unwrap_or_default()));
+    }
     for (name, text) in generator::registry::files(u64::try_from(agents).unwrap_or_default()) {
         let folder =
             if ["agents.toml", "playbooks.toml"].contains(&name) { name.trim_end_matches(".toml") } else { "" };

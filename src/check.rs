@@ -181,7 +181,7 @@ fn check_control(
             for (number, scenario) in scenarios.iter().enumerate() {
                 let run = Run { folder: &folder, file, book, redactor, control, must_fire };
                 match run.scenario(scenario) {
-                    Ok(deviations) if must_fire => describe(&mut snapshot, number + 1, &deviations),
+                    Ok(said) if must_fire => describe(&mut snapshot, number + 1, &said),
                     Ok(_) => {}
                     Err(errors) => report.errors.extend(errors),
                 }
@@ -235,20 +235,22 @@ struct Run<'r> {
 }
 
 impl Run<'_> {
-    /// Feeds a scenario to a fresh engine; the control's deviations, or what is wrong with the scenario.
-    fn scenario(&self, scenario: &Scenario) -> Result<Vec<Deviation>, Vec<RulebookError>> {
+    /// Feeds a scenario to a fresh engine; what the control said, or what is wrong with the scenario.
+    fn scenario(&self, scenario: &Scenario) -> Result<Vec<Said>, Vec<RulebookError>> {
         let mut feed = Feed::new(Arc::clone(self.book), self.redactor.clone(), Format::Auto);
         self.accept_history(&mut feed)?;
         let path = self.folder.join(self.file);
         let mut found = Vec::new();
+        let mut alone = true;
         let mut errors = Vec::new();
         for (index, (number, line)) in scenario.iter().enumerate() {
             let line =
                 signing::example_line(line).map_err(|error| vec![fault(&path, *number, format!("{error:#}"))])?;
             let fed = feed.judge(line.as_bytes(), RECEIVED);
             errors.extend(fed.rejections.iter().map(|rejection| fault(&path, *number, rejection.to_string())));
-            let own: Vec<Deviation> =
-                fed.deviations.into_iter().filter(|deviation| deviation.control == self.control.id).collect();
+            let (own, others): (Vec<Deviation>, Vec<Deviation>) =
+                fed.deviations.into_iter().partition(|deviation| deviation.control == self.control.id);
+            alone &= others.is_empty();
             let last = index + 1 == scenario.len();
             if self.must_fire && last && own.is_empty() {
                 errors.push(fault(&path, *number, format!("does not deviate by control `{}`", self.control.id)));
@@ -256,7 +258,7 @@ impl Run<'_> {
             if let (false, Some(deviation)) = (self.must_fire, own.first()) {
                 errors.push(fault(&path, *number, format!("must stay silent, but: {}", deviation.summary)));
             }
-            found.extend(own);
+            found.extend(own.into_iter().map(|deviation| Said { deviation, alone }));
         }
         if errors.is_empty() { Ok(found) } else { Err(errors) }
     }
@@ -276,12 +278,24 @@ impl Run<'_> {
     }
 }
 
-fn describe(snapshot: &mut String, scenario: usize, deviations: &[Deviation]) {
+/// What a control said in a scenario.
+struct Said {
+    deviation: Deviation,
+    /// Whether no other control had said anything by then.
+    alone: bool,
+}
+
+fn describe(snapshot: &mut String, scenario: usize, said: &[Said]) {
     // Writing to a string cannot fail.
     let _ = writeln!(snapshot, "scenario {scenario}");
-    for deviation in deviations {
-        let Deviation { severity, score, summary, counterfactual, .. } = deviation;
-        let _ = writeln!(snapshot, "  {severity} score {score:.3}\n    {summary}");
+    for Said { deviation, alone } in said {
+        let Deviation { severity, score, trust, summary, counterfactual, .. } = deviation;
+        let _ = write!(snapshot, "  {severity} score {score:.3}");
+        // All controls move the one trust; a snapshot is one control's.
+        if *alone {
+            let _ = write!(snapshot, ", trust {:.1} -> {:.1}", trust.before, trust.after);
+        }
+        let _ = writeln!(snapshot, "\n    {summary}");
         let _ = match &deviation.policy {
             // What would have complied depends on the policies of all controls; a snapshot is one control's.
             Some(policy) => writeln!(snapshot, "    policy {}", policy.id),

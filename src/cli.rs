@@ -102,7 +102,7 @@ enum Command {
         /// Write each control's snapshot instead of comparing with it
         #[arg(long)]
         bless: bool,
-        /// Change each policy and threshold, one after the other, and name the changes that no control's events notice
+        /// Change each policy, threshold and severity, one after the other, and name the changes that no control's events notice
         #[arg(long, conflicts_with = "bless")]
         mutate: bool,
     },

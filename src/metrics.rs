@@ -13,6 +13,7 @@ use tautline_detectors::baselines::{MOST_NOTICES, Profile, Waiting};
 use tautline_detectors::deviation::{Deviation, LearningState};
 use tautline_detectors::engine::Verdict;
 use tautline_detectors::event::{Millis, Source};
+use tautline_detectors::rulebook::Learning;
 use tautline_ingest::{Reason, Rejection};
 
 mod quiet;
@@ -247,10 +248,13 @@ impl Metrics {
     }
 
     /// Counts agents by the state of their baselines.
-    pub(crate) fn agents<'p>(&self, profiles: impl Iterator<Item = &'p Profile>) {
+    pub(crate) fn agents<'p>(&self, rules: &Learning, profiles: impl Iterator<Item = &'p Profile>) {
         let (mut learning, mut active) = (0, 0);
         for profile in profiles {
-            *(if profile.is_active() { &mut active } else { &mut learning }) += 1;
+            match rules.state(profile) {
+                LearningState::Learning => learning += 1,
+                LearningState::Active => active += 1,
+            }
         }
         for (state, count) in [(LearningState::Learning, learning), (LearningState::Active, active)] {
             self.agents.with_label_values(&[state.name()]).set(count);

@@ -1,5 +1,5 @@
 //! `tautline check --mutate`: whether the controls' own events would notice if a policy were gone or turned round, or a
-//! threshold were another.
+//! threshold or a severity were another.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -27,6 +27,11 @@ pub(crate) struct Mutant {
 static VALUE: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r#"= ("?)([0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?)([smhd]?)("?)"#).expect("the expression is valid")
 });
+
+/// A severity that a key is set to.
+#[allow(clippy::expect_used, reason = "the expression is a literal")]
+static SEVERITY: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r#"= "(informational|low|medium|high|critical)""#).expect("the expression is valid"));
 
 /// How thresholds are changed.
 const FACTORS: [f64; 2] = [10.0, 0.1];
@@ -71,7 +76,8 @@ fn of_file(index: usize, file: &RuleFile) -> Vec<Mutant> {
     if file.name.ends_with(".cedar") {
         return of_policies(&file.text).into_iter().map(|(line, what, text)| mutant(line, what, text)).collect();
     }
-    let has_thresholds = file.name.ends_with("/control.toml") || file.name == "approvals/risk.toml";
+    let has_thresholds =
+        file.name.ends_with("/control.toml") || ["approvals/risk.toml", "trust.toml"].contains(&file.name.as_str());
     let thresholds = if has_thresholds { of_thresholds(&file.text) } else { Vec::new() };
     thresholds.into_iter().map(|(line, what, text)| mutant(line, what, text)).collect()
 }
@@ -96,7 +102,7 @@ fn of_policies(text: &str) -> Vec<(usize, String, String)> {
     mutants
 }
 
-/// Each number and length of time ten times as large, and as small; those of frameworks are none.
+/// Each number and length of time ten times as large, and as small, and each severity another; those of frameworks are none.
 fn of_thresholds(text: &str) -> Vec<(usize, String, String)> {
     let lines: Vec<&str> = text.lines().collect();
     let mut is_framework = false;
@@ -108,15 +114,14 @@ fn of_thresholds(text: &str) -> Vec<(usize, String, String)> {
         if is_framework || line.trim_start().starts_with('#') {
             continue;
         }
-        for found in VALUE.captures_iter(line) {
-            for factor in FACTORS {
-                let Some((value, changed)) = changed(line, &found, factor) else { continue };
-                let mut mutated = lines.clone();
-                if let Some(line) = mutated.get_mut(at) {
-                    *line = &changed;
-                }
-                mutants.push((at + 1, format!("`{}` is {value}", line.trim()), mutated.join("\n") + "\n"));
+        let values = VALUE.captures_iter(line).flat_map(|found| FACTORS.map(|factor| changed(line, &found, factor)));
+        let severities = SEVERITY.captures_iter(line).map(|found| regraded(line, &found));
+        for (value, changed) in values.chain(severities).flatten() {
+            let mut mutated = lines.clone();
+            if let Some(line) = mutated.get_mut(at) {
+                *line = &changed;
             }
+            mutants.push((at + 1, format!("`{}` is {value}", line.trim()), mutated.join("\n") + "\n"));
         }
     }
     mutants
@@ -134,4 +139,12 @@ fn changed(line: &str, found: &Captures<'_>, factor: f64) -> Option<(String, Str
     let new = if is_whole { format!("{scaled:.0}") } else { format!("{scaled}") };
     let (before, after) = (line.get(..number.start())?, line.get(number.end()..)?);
     Some((format!("{new}{}", unit.as_str()), format!("{before}{new}{after}")))
+}
+
+/// A line with one of its severities changed.
+fn regraded(line: &str, found: &Captures<'_>) -> Option<(String, String)> {
+    let severity = found.get(1)?;
+    let other = if severity.as_str() == "critical" { "low" } else { "critical" };
+    let (before, after) = (line.get(..severity.start())?, line.get(severity.end()..)?);
+    Some((format!("{other}, not {}", severity.as_str()), format!("{before}{other}{after}")))
 }

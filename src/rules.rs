@@ -177,10 +177,14 @@ pub(crate) fn without_events(rules: &Path) -> Vec<RulebookError> {
     lacking.collect()
 }
 
-/// Schema, vocabulary and controls of a rules directory.
+/// Schema, numbers, vocabulary and controls of a rules directory.
 fn rule_files(rules: &Path, errors: &mut Vec<RulebookError>) -> Vec<RuleFile> {
     let mut files: Vec<RuleFile> = Vec::new();
     files.extend(read_file(&rules.join("schema.cedarschema"), "schema.cedarschema".to_owned(), errors));
+    let trust = rules.join("trust.toml");
+    if trust.exists() {
+        files.extend(read_file(&trust, "trust.toml".to_owned(), errors));
+    }
     for folder in entries(rules, errors).into_iter().filter(|path| path.is_dir()) {
         let name = file_name(&folder);
         if name == "vocabulary" {

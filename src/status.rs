@@ -68,7 +68,8 @@ impl Status {
     pub(crate) fn agents<'p>(&self, book: &Rulebook, profiles: impl Iterator<Item = &'p Profile>) {
         // Few different things are heard of very many agents.
         let mut heard: BTreeMap<Heard, usize> = BTreeMap::new();
-        self.metrics.agents(profiles.inspect(|profile| *heard.entry(profile.heard).or_default() += 1));
+        let profiles = profiles.inspect(|profile| *heard.entry(profile.heard).or_default() += 1);
+        self.metrics.agents(&book.learning, profiles);
         let told = book.blind(&heard).into_iter();
         let blind = |(control, need, agents): (&str, Need, usize)| Blind {
             control: control.to_owned(),

@@ -49,7 +49,8 @@ pub(crate) fn file(name: &str, text: &str) -> RuleFile {
 /// The shipped rules without a registry.
 pub(crate) fn rule_files() -> Vec<RuleFile> {
     let rules = root().join("rules");
-    let mut files = vec![file("schema.cedarschema", &text("rules/schema.cedarschema"))];
+    let mut files =
+        Vec::from(["schema.cedarschema", "trust.toml"].map(|name| file(name, &text(&format!("rules/{name}")))));
     for folder in entries(&rules).into_iter().filter(|path| path.is_dir() && !path.ends_with("example")) {
         for path in entries(&folder) {
             let name = path.strip_prefix(&rules).unwrap().to_str().unwrap();

@@ -49,18 +49,6 @@ impl Severity {
             Severity::Low | Severity::Informational => Severity::Informational,
         }
     }
-
-    /// The score of a broken rule of this severity: commensurate with −log10 of a p-value, so that a critical rule
-    /// weighs as much as an event that happens once in a billion.
-    pub fn score(self) -> f64 {
-        match self {
-            Severity::Informational => 0.5,
-            Severity::Low => 1.0,
-            Severity::Medium => 3.0,
-            Severity::High => 6.0,
-            Severity::Critical => 9.0,
-        }
-    }
 }
 
 impl fmt::Display for Severity {

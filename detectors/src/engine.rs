@@ -14,7 +14,6 @@ use crate::event::{AgentRef, Credential, Event, Millis, Outcome, Source};
 use crate::response;
 use crate::rulebook::{Agent, Control, DecisionCache, Facts, Judgement, PolicyRef, Rulebook, Violation};
 use crate::statement::{Claims, Distrust, Token};
-use crate::trust;
 
 mod ask;
 mod hush;
@@ -225,8 +224,8 @@ impl Engine {
             return Vec::new();
         }
         let profile = self.baselines.past_at(slot).profile();
-        let evidence = profile.map_or(0.0, |p| trust::decayed(p.evidence, p.evidence_at, event.at));
-        let (facts, unmoved) = (registered(id, agent, profile), trust::weigh(evidence, 0.0).0);
+        let evidence = profile.map_or(0.0, |p| book.trust.evidence(p, event.at));
+        let (facts, unmoved) = (registered(book, (id, agent), profile), book.trust.change(evidence, evidence));
         let found = of_detectors(book, |detector| detector.disbelieve(claims, &why));
         self.tell(book, &facts, event, found, unmoved)
     }
@@ -245,7 +244,7 @@ impl Engine {
             let broken = finding.policy.as_ref().map_or(&finding.control.id, |policy| &policy.id);
             self.baselines.notice(format!("{} {broken}", facts.id))
         });
-        (Verdict::Unregistered, self.tell(book, &facts, event, fresh, trust::weigh(0.0, 0.0).0))
+        (Verdict::Unregistered, self.tell(book, &facts, event, fresh, book.trust.change(0.0, 0.0)))
     }
 
     /// Turns findings that move nobody's trust into deviations, one a control.
@@ -301,7 +300,7 @@ impl Engine {
         let (claimed, other_claimed) = (claimed || is_about_other, other.claimed && claimed);
         let sharing = Sharing { credential: &event.credential.id, other: owner, claimed, other_claimed };
         let found = of_detectors(book, |detector| detector.share(&sharing));
-        self.tell(book, &registered(culprit, entry, None), &use_of, found, trust::weigh(0.0, 0.0).0)
+        self.tell(book, &registered(book, (culprit, entry), None), &use_of, found, book.trust.change(0.0, 0.0))
     }
 
     fn accept(&mut self, event: &Event) -> Verdict {
@@ -343,11 +342,12 @@ impl Engine {
             }
         }
         let profile = self.baselines.past_at(slot).profile();
-        let facts = registered(id, agent, profile);
-        let before = profile.map_or(0.0, |p| trust::decayed(p.evidence, p.evidence_at, event.at));
-        self.hush(book, (&facts, slot), event, hushed, trust::weigh(before, 0.0).0);
+        let facts = registered(book, (id, agent), profile);
+        let before = profile.map_or(0.0, |p| book.trust.evidence(p, event.at));
+        self.hush(book, (&facts, slot), event, hushed, book.trust.change(before, before));
         let Some(weight) = told.iter().map(Finding::score).reduce(f64::max) else { return Vec::new() };
-        let (change, evidence) = trust::weigh(before, weight);
+        let evidence = before + weight;
+        let change = book.trust.change(before, evidence);
         let mut deviations: Vec<Deviation> = Vec::with_capacity(told.len());
         for finding in told {
             let ordinal = finding.ordinal + earlier(&finding, deviations.iter());
@@ -452,7 +452,7 @@ impl Engine {
             let unpaired = self.baselines.pair(slot, |profile, waiting| rules.settle(profile, waiting, now));
             let Some(agent) = book.registry.by_id(&id) else { continue };
             for alone in unpaired.into_iter().flatten() {
-                let finding = Finding::of_suspicion(control, severity, rules.suspicion(&alone));
+                let finding = Finding::of_suspicion(&book, control, severity, rules.suspicion(&alone));
                 deviations.extend(self.report(&book, (&id, agent, slot), alone.event(), vec![finding]));
             }
         }
@@ -473,7 +473,7 @@ impl Engine {
                 for (ordinal, (severity, detector)) in (control.detectors.len() + 1..).zip(&control.detectors) {
                     let found = detector.settle(&case, &mut dossier).into_iter();
                     ended.extend(found.map(|Found { event, suspicion }| {
-                        (event, Finding { ordinal, ..Finding::of_suspicion(control, *severity, suspicion) })
+                        (event, Finding { ordinal, ..Finding::of_suspicion(&book, control, *severity, suspicion) })
                     }));
                 }
             }
@@ -495,7 +495,7 @@ impl Engine {
         for control in book.controls() {
             for (severity, detector) in &control.detectors {
                 let suspicion = detector.assess_end(run, book);
-                found.extend(suspicion.map(|suspicion| Finding::of_suspicion(control, *severity, suspicion)));
+                found.extend(suspicion.map(|suspicion| Finding::of_suspicion(book, control, *severity, suspicion)));
             }
         }
         self.report(book, (id, agent, slot), &event, found)
@@ -551,15 +551,17 @@ struct Finding<'b> {
 }
 
 impl<'b> Finding<'b> {
-    fn of_suspicion(control: &'b Control, severity: Severity, suspicion: Suspicion) -> Self {
+    fn of_suspicion(book: &Rulebook, control: &'b Control, severity: Severity, suspicion: Suspicion) -> Self {
+        let severity = suspicion.severity.unwrap_or(severity);
+        let of_rule = book.trust.score(severity);
         Self {
             control,
-            severity: suspicion.severity.unwrap_or(severity),
+            severity,
             policy: None,
             policy_failed: false,
             what: suspicion.what,
             statistical: suspicion.evidence.iter().any(|evidence| evidence.p_value.is_some()),
-            evidence: suspicion.evidence,
+            evidence: suspicion.evidence.into_iter().map(|clue| clue.weighed(of_rule)).collect(),
             counterfactual: suspicion.counterfactual,
             remember: suspicion.remember,
             rollback: suspicion.rollback,
@@ -570,7 +572,7 @@ impl<'b> Finding<'b> {
 
     /// One finding for all policies of a control that an event breaks: the most severe one speaks, each counts as
     /// evidence.
-    fn of_violations(control: &'b Control, violations: &[Violation], remedy: &str) -> Option<Self> {
+    fn of_violations(book: &Rulebook, control: &'b Control, violations: &[Violation], remedy: &str) -> Option<Self> {
         let severity = |violation: &Violation| violation.policy.severity.unwrap_or(control.severity);
         // Among equally severe ones, the first in its file: the author's own order.
         let rank = |violation: &&Violation| (severity(violation), std::cmp::Reverse(violation.policy.line));
@@ -581,7 +583,7 @@ impl<'b> Finding<'b> {
             expected: format!("what policy `{}` allows", violation.policy.id),
             p_value: None,
             sample: 0,
-            score: severity(violation).score(),
+            score: book.trust.score(severity(violation)),
         });
         Some(Self {
             control,
@@ -615,7 +617,8 @@ fn findings<'b>(book: &'b Rulebook, sighting: Sighting<'_>, notes: &mut Vec<Note
     for control in book.controls() {
         for (severity, detector) in &control.detectors {
             let only_advises = detector.only_advises();
-            let finding = |suspicion| Finding { only_advises, ..Finding::of_suspicion(control, *severity, suspicion) };
+            let finding =
+                |suspicion| Finding { only_advises, ..Finding::of_suspicion(book, control, *severity, suspicion) };
             found.extend(detector.assess(sighting).map(finding));
             detector.note(sighting, notes);
         }
@@ -629,7 +632,7 @@ fn of_detectors<'b>(book: &'b Rulebook, mut ask: impl FnMut(&dyn Detector) -> Op
     let mut found = Vec::new();
     for control in book.controls() {
         for (severity, detector) in &control.detectors {
-            found.extend(ask(&**detector).map(|suspicion| Finding::of_suspicion(control, *severity, suspicion)));
+            found.extend(ask(&**detector).map(|suspicion| Finding::of_suspicion(book, control, *severity, suspicion)));
         }
     }
     found
@@ -655,7 +658,7 @@ fn policy_findings<'b>(book: &'b Rulebook, judgement: &Judgement) -> Vec<Finding
     by_control
         .filter_map(|violations| {
             let control = book.control(&violations.first()?.policy.control)?;
-            Finding::of_violations(control, violations, &judgement.remedy)
+            Finding::of_violations(book, control, violations, &judgement.remedy)
         })
         .collect()
 }
@@ -719,14 +722,13 @@ fn sentence(event: &Event, what: &str, learning: bool) -> String {
     format!("{}{target}{place}{}{outcome}: {what}{note}", event.action, event.place.environment)
 }
 
-fn registered(id: &str, agent: &Agent, profile: Option<&Profile>) -> AgentFacts {
-    let active = profile.is_some_and(Profile::is_active);
+fn registered(book: &Rulebook, (id, agent): (&str, &Agent), profile: Option<&Profile>) -> AgentFacts {
     AgentFacts {
         id: id.to_owned(),
         class: agent.class.name().to_owned(),
         owner: agent.owner.clone(),
         team: agent.team.clone(),
-        state: if active { LearningState::Active } else { LearningState::Learning },
+        state: profile.map_or(LearningState::Learning, |profile| book.learning.state(profile)),
         learned: profile.map_or(0, |profile| profile.learned),
     }
 }

@@ -15,4 +15,3 @@ pub mod statement;
 pub mod stats;
 #[cfg(test)]
 mod testing;
-pub mod trust;

@@ -14,11 +14,6 @@ use crate::stats::WindowCounts;
 const MOST_VALUES: usize = 512;
 /// Most playbook runs of an agent that are followed at once; the oldest makes room.
 const MOST_RUNS: usize = 32;
-/// History from which a baseline counts (CSA ATF 0.9.1, B-3).
-const ENOUGH_EVENTS: u64 = 1_000;
-const ENOUGH_TIME: Millis = 7 * 24 * 3_600_000;
-/// Active hours below which no span of time is a history.
-const LEAST_HOURS: u32 = 7;
 
 /// One rate of one agent: the open window and those before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -175,13 +170,6 @@ impl Profile {
     /// Active hours, by hour of week (0 is Monday 00:00 UTC).
     pub fn hours(&self) -> impl Iterator<Item = (u32, u32)> {
         self.of(Dimension::Hour).map(|(hour, cell)| (hour, cell.count))
-    }
-
-    /// Whether there is enough history to rely on.
-    pub fn is_active(&self) -> bool {
-        let hours = || self.hours().map(|(_, count)| count).sum::<u32>();
-        let is_long = self.learned_until.saturating_sub(self.first_seen) >= ENOUGH_TIME;
-        self.learned >= ENOUGH_EVENTS || (is_long && hours() >= LEAST_HOURS)
     }
 
     /// Whether this hour, or one beside it, was the last to be reported: work at an hour's edge is one finding.

@@ -36,6 +36,22 @@ pub(super) struct Approvals {
     skew: Millis,
     /// What an approval clears besides.
     clears: Option<Clears>,
+    /// How bad each finding is.
+    #[serde(default)]
+    severities: Severities,
+}
+
+/// How bad each finding is; what is not given is as in the rules that are shipped.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Severities {
+    unverifiable: Severity,
+}
+
+impl Default for Severities {
+    fn default() -> Self {
+        Self { unverifiable: Severity::Low }
+    }
 }
 
 /// What an approval clears that covers a change exactly, as far as all of it can be seen.
@@ -166,7 +182,7 @@ impl Approvals {
             Standing::Free => None,
             Standing::Approved { by, unverifiable } => {
                 use_up(event, &by, dossier);
-                unverified(&unverifiable)
+                unverified(&unverifiable, self.severities.unverifiable)
             }
             Standing::Changed { id, parameters } => Some(changed(&id, &parameters)),
             Standing::Missing { why } => Some(self.missing(event, &why, book.risk.people(event))),
@@ -179,7 +195,7 @@ impl Detector for Approvals {
         let Sighting { event, past, book, .. } = sighting;
         match self.standing(event, book, past.dossier()) {
             Standing::Free | Standing::Missing { .. } => None,
-            Standing::Approved { unverifiable, .. } => unverified(&unverifiable),
+            Standing::Approved { unverifiable, .. } => unverified(&unverifiable, self.severities.unverifiable),
             Standing::Changed { id, parameters } => Some(changed(&id, &parameters)),
         }
     }
@@ -320,14 +336,12 @@ fn changed(id: &str, parameters: &[String]) -> Suspicion {
     )
 }
 
-fn unverified(parameters: &[String]) -> Option<Suspicion> {
+fn unverified(parameters: &[String], severity: Severity) -> Option<Suspicion> {
     let names = (!parameters.is_empty()).then(|| names(parameters))?;
     let what =
         format!("is approved, but the audit log does not show {names}: that these are as approved cannot be verified");
-    let mut suspicion = suspicion(&what, "executed", "unverifiable", format!("{names} as approved"));
-    suspicion.severity = Some(Severity::Low);
-    suspicion.evidence.iter_mut().for_each(|evidence| evidence.score = Severity::Low.score());
-    Some(suspicion)
+    let suspicion = suspicion(&what, "executed", "unverifiable", format!("{names} as approved"));
+    Some(Suspicion { severity: Some(severity), ..suspicion })
 }
 
 fn names(parameters: &[String]) -> String {
@@ -338,7 +352,7 @@ fn names(parameters: &[String]) -> String {
 fn suspicion(what: &str, kind: &str, observed: &str, expected: String) -> Suspicion {
     let counterfactual = format!("the same with {expected}");
     let seen = [observed.to_owned(), expected];
-    Suspicion { counterfactual, ..Suspicion::of_rule(what.to_owned(), kind, seen, Severity::High) }
+    Suspicion { counterfactual, ..Suspicion::of_rule(what.to_owned(), kind, seen) }
 }
 
 #[cfg(test)]

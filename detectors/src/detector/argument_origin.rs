@@ -2,11 +2,10 @@
 
 use serde::Deserialize;
 
-use super::{Detector, Memory, Sighting, Suspicion};
+use super::{Clue, Detector, Memory, Sighting, Suspicion};
 use crate::baselines::{ArgumentHabit, Cell, Dimension, Dossier, Past};
-use crate::deviation::Evidence;
 use crate::event::{Argument, ArgumentOrigin, Digest, Event};
-use crate::stats::{self, Probability, Tally};
+use crate::stats::{Probability, Tally};
 
 /// Most arguments of operations that are remembered of an agent; the one that was not used for longest makes room.
 const MOST_ARGUMENTS: usize = 128;
@@ -100,14 +99,13 @@ impl ArgumentOrigins {
     }
 }
 
-fn evidence(found: &Surprise<'_>) -> Evidence {
-    Evidence {
+fn evidence(found: &Surprise<'_>) -> Clue {
+    Clue {
         what: "argument-origin".to_owned(),
         observed: format!("`{}` from a tool's output, with a new value", found.argument.name),
         expected: "the user's request, or the model's own choice, as always".to_owned(),
         p_value: Some(found.p_value),
         sample: found.sample,
-        score: stats::score(found.p_value),
     }
 }
 

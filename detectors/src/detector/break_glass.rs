@@ -7,7 +7,7 @@ use crate::baselines::{Dossier, HeldOverride};
 use crate::deviation::Severity;
 use crate::event::{Event, Millis};
 use crate::glob::Glob;
-use crate::rulebook::Rulebook;
+use crate::rulebook::{Rulebook, WorkingDays};
 use crate::statement::Says;
 
 /// Most overrides that are held of one agent; of more, those that ended first make room.
@@ -28,6 +28,28 @@ pub(super) struct BreakGlass {
     review_days: u32,
     /// Holidays of calendar.toml that are no working days.
     holidays: Option<String>,
+    /// Days of the week that are working days.
+    #[serde(default)]
+    working_days: WorkingDays,
+    /// How bad the other findings are.
+    #[serde(default)]
+    severities: Severities,
+}
+
+/// How bad the findings are, but for an override's use, which is as bad as the control says. What is not given is as in the
+/// rules that are shipped.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Severities {
+    without_effect: Severity,
+    unreviewed: Severity,
+    own_review: Severity,
+}
+
+impl Default for Severities {
+    fn default() -> Self {
+        Self { without_effect: Severity::Critical, unreviewed: Severity::High, own_review: Severity::High }
+    }
 }
 
 impl BreakGlass {
@@ -84,7 +106,7 @@ impl BreakGlass {
         if is_own || !hearing.is_by_person() {
             let what =
                 format!("is a review of override `{}` by one who gave it, or by nobody who is a person", review.of);
-            return Some(suspicion(&what, by, "a person who had no part in it", Severity::High));
+            return Some(suspicion(&what, by, "a person who had no part in it", Some(self.severities.own_review)));
         }
         dossier.overrides.remove(index);
         None
@@ -102,7 +124,7 @@ impl Detector for BreakGlass {
             says.reason
         );
         let controls = says.controls.join(", ");
-        Some(suspicion(&what, &format!("controls silent: {controls}"), "no emergency", Severity::Critical))
+        Some(suspicion(&what, &format!("controls silent: {controls}"), "no emergency", None))
     }
 
     fn awaits(&self, sighting: Sighting<'_>) -> bool {
@@ -126,7 +148,7 @@ impl Detector for BreakGlass {
                 &format!("{trouble}, and has no effect"),
                 "an override that does not hold",
                 &expected,
-                Severity::Critical,
+                Some(self.severities.without_effect),
             ));
         }
         self.hold(hearing, dossier);
@@ -139,15 +161,21 @@ impl Detector for BreakGlass {
         let mut found = Vec::new();
         for held in &mut dossier.overrides {
             let Some(event) = held.used.clone().filter(|_| !held.escalated) else { continue };
-            let due = case.book.calendar.after_working_days(held.until, self.review_days, self.holidays.as_deref());
+            let calendar = &case.book.calendar;
+            let working = (&self.working_days, self.holidays.as_deref());
+            let due = calendar.after_working_days(held.until, self.review_days, working);
             if now > due {
                 held.escalated = true;
                 let what = format!(
                     "was done under override `{}`, which nobody has reviewed in {} working days",
                     held.id, self.review_days
                 );
-                let suspicion =
-                    suspicion(&what, "no review", "a review by a person who had no part in it", Severity::High);
+                let suspicion = suspicion(
+                    &what,
+                    "no review",
+                    "a review by a person who had no part in it",
+                    Some(self.severities.unreviewed),
+                );
                 found.push(Found { event, suspicion });
             }
         }
@@ -169,9 +197,9 @@ fn covers(held: &HeldOverride, event: &Event) -> bool {
         && any(&held.says.environments, &event.place.environment)
 }
 
-fn suspicion(what: &str, observed: &str, expected: &str, severity: Severity) -> Suspicion {
+fn suspicion(what: &str, observed: &str, expected: &str, severity: Option<Severity>) -> Suspicion {
     let seen = [observed, expected].map(str::to_owned);
-    Suspicion { severity: Some(severity), ..Suspicion::of_rule(what.to_owned(), "override", seen, severity) }
+    Suspicion { severity, ..Suspicion::of_rule(what.to_owned(), "override", seen) }
 }
 
 #[cfg(test)]

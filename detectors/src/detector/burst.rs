@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Detector, Memory, Sighting, Suspicion};
+use super::{Clue, Detector, Memory, Sighting, Suspicion};
 use crate::baselines::{Rate, WINDOW};
-use crate::deviation::Evidence;
-use crate::stats::{self, Probability};
+use crate::stats::Probability;
 
 /// Reports a rate that is improbably high for this agent, once a window, as soon as it is reached.
 ///
-/// Gamma–Poisson predictive (see [`stats::WindowCounts::burst_p`]).
+/// Gamma–Poisson predictive (see [`crate::stats::WindowCounts::burst_p`]).
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Burst {
@@ -47,13 +46,12 @@ impl Detector for Burst {
             if !limit.p_value.reached_by(p_value) {
                 continue;
             }
-            evidence.push(Evidence {
+            evidence.push(Clue {
                 what: rate.name().to_owned(),
                 observed: format!("{} in an open window of {} minutes", history.open, WINDOW / 60_000),
                 expected: format!("{:.1} in a whole one", history.closed.mean()),
                 p_value: Some(p_value),
                 sample: history.closed.windows,
-                score: stats::score(p_value),
             });
             remember.push(Memory::Burst(*rate));
         }

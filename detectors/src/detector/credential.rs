@@ -3,9 +3,8 @@
 use serde::Deserialize;
 
 use super::recurrence::{is_due, note, noted};
-use super::{Detector, Sighting, Suspicion, duration};
+use super::{Clue, Detector, Sighting, Suspicion, duration};
 use crate::baselines::{Note, Past};
-use crate::deviation::{Evidence, Severity};
 use crate::event::{CredentialKind, Event, Millis};
 use crate::rulebook::{Agent, Class};
 
@@ -98,13 +97,12 @@ impl Detector for Credentials {
     fn assess(&self, sighting: Sighting<'_>) -> Option<Suspicion> {
         let faults: Vec<Fault> = self.due(sighting).collect();
         let listed = |of: fn(&Fault) -> &str| faults.iter().map(of).collect::<Vec<_>>().join(", and ");
-        let evidence = faults.iter().map(|fault| Evidence {
+        let evidence = faults.iter().map(|fault| Clue {
             what: "credential".to_owned(),
             observed: fault.what.clone(),
             expected: fault.expected.clone(),
             p_value: None,
             sample: 0,
-            score: Severity::Medium.score(),
         });
         (!faults.is_empty()).then(|| Suspicion {
             what: listed(|fault| &fault.what),

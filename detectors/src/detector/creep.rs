@@ -2,9 +2,8 @@
 
 use serde::Deserialize;
 
-use super::{Detector, Sighting, Suspicion, duration};
+use super::{Clue, Detector, Sighting, Suspicion, duration};
 use crate::baselines::{Dossier, FirstTime};
-use crate::deviation::{Evidence, Severity};
 use crate::event::{Event, Millis, Outcome};
 
 /// Most places of an agent that are remembered. One that works in more of them is beyond creeping.
@@ -34,7 +33,7 @@ impl Detector for Creep {
         let Sighting { event, past, .. } = sighting;
         let start = past.profile()?.first_seen;
         let places = &past.dossier().habits.places;
-        let evidence: Vec<Evidence> = unknown(event, places)
+        let evidence: Vec<Clue> = unknown(event, places)
             .filter_map(|(account, name)| self.growth(event.at, start, places, (account, name)))
             .collect();
         let first = evidence.first()?;
@@ -66,13 +65,7 @@ impl Detector for Creep {
 
 impl Creep {
     /// What a new place adds to those that are new already, if that is too much.
-    fn growth(
-        &self,
-        at: Millis,
-        start: Millis,
-        places: &[FirstTime],
-        (account, name): (bool, &str),
-    ) -> Option<Evidence> {
+    fn growth(&self, at: Millis, start: Millis, places: &[FirstTime], (account, name): (bool, &str)) -> Option<Clue> {
         let is_full = places.len() >= MOST_PLACES;
         let is_home = |at: Millis| at.saturating_sub(start) <= self.home;
         if is_full || is_home(at) {
@@ -84,13 +77,12 @@ impl Creep {
         let others = places.iter().filter(is_new).map(|place| place.name.as_str());
         let new: Vec<String> = others.chain([name]).map(|name| format!("`{name}`")).collect();
         let (kind, most) = if account { ("accounts", self.accounts) } else { ("environments", self.environments) };
-        (new.len() > most).then(|| Evidence {
+        (new.len() > most).then(|| Clue {
             what: format!("new-{kind}"),
             observed: format!("{kind} {}", new.join(", ")),
             expected: format!("at most {most}"),
             p_value: None,
             sample: u64::try_from(places.len()).unwrap_or(u64::MAX),
-            score: Severity::Low.score(),
         })
     }
 }

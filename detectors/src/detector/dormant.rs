@@ -3,7 +3,6 @@
 use serde::Deserialize;
 
 use super::{Detector, Sighting, Suspicion, duration};
-use crate::deviation::Severity;
 use crate::event::Millis;
 
 const DAY: Millis = 24 * 3_600_000;
@@ -28,7 +27,7 @@ impl Detector for Dormant {
         let seen = [format!("{days} days"), format!("less than {most} days")];
         let counterfactual =
             format!("by an agent that works at least every {most} days: retire in the registry what is not needed");
-        Some(Suspicion { counterfactual, ..Suspicion::of_rule(what, "silence", seen, Severity::Medium) })
+        Some(Suspicion { counterfactual, ..Suspicion::of_rule(what, "silence", seen) })
     }
 
     fn only_advises(&self) -> bool {

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Detector, Sighting, Suspicion, duration};
+use super::{Clue, Detector, Sighting, Suspicion, duration};
 use crate::baselines::{Dossier, RunGroups};
-use crate::deviation::{Evidence, Severity};
 use crate::event::{Event, Millis, Outcome, Verb};
 use crate::glob::{self, Glob};
 
@@ -38,13 +37,12 @@ impl Detector for EnvironmentMixing {
         let before = self.crosses(event, group, runs)?.groups.join("`, `");
         Some(Suspicion {
             what: format!("changes `{group}` in a run that changed `{before}` before"),
-            evidence: vec![Evidence {
+            evidence: vec![Clue {
                 what: "environments".to_owned(),
                 observed: format!("`{before}`, then `{group}` in run `{}`", event.run_or_session()),
                 expected: "one of them in one run".to_owned(),
                 p_value: None,
                 sample: 0,
-                score: Severity::High.score(),
             }],
             counterfactual: format!("the same in a run of its own for `{group}`"),
             remember: Vec::new(),

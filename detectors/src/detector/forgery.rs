@@ -3,7 +3,6 @@
 use serde::Deserialize;
 
 use super::{Detector, Sighting, Suspicion};
-use crate::deviation::Severity;
 use crate::statement::{Claims, Distrust};
 
 /// Reports statements that are not believed. Nothing of what they say has any effect.
@@ -22,7 +21,7 @@ impl Detector for Forgery {
         let expected = "the signature of a configured issuer that may say so".to_owned();
         let what = format!("{why}, and is not believed");
         let counterfactual = format!("the {kind} by an issuer of issuers.toml, signed with one of its keys");
-        let found = Suspicion::of_rule(what, "signature", [observed, expected], Severity::Critical);
+        let found = Suspicion::of_rule(what, "signature", [observed, expected]);
         Some(Suspicion { counterfactual, ..found })
     }
 

@@ -5,7 +5,6 @@ use serde_json::Value;
 
 use super::{Detector, Sighting, Suspicion};
 use crate::baselines::{Dossier, HeldApproval, Side, Sum};
-use crate::deviation::Severity;
 use crate::event::{Event, Millis, Outcome};
 use crate::glob::Glob;
 use crate::rulebook::Limit;
@@ -38,7 +37,7 @@ impl Detector for LargeScale {
             "makes it {amount} resources changed in {span}, beyond limit `{}`, without a bulk approval",
             limit.name
         );
-        Some(Suspicion::of_rule(what, "resources", [format!("{amount} in {span}"), expected], Severity::High))
+        Some(Suspicion::of_rule(what, "resources", [format!("{amount} in {span}"), expected]))
     }
 
     fn keep(&self, sighting: Sighting<'_>, dossier: &mut Dossier) {

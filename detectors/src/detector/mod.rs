@@ -33,6 +33,7 @@ use crate::deviation::{Evidence, Rollback, Severity};
 use crate::event::{Event, Millis};
 use crate::rulebook::{Agent, Judgement, Rulebook, Signers, parse_duration};
 use crate::statement::{Claims, Distrust};
+use crate::stats;
 
 pub use playbook::Conformance;
 pub use say_do::Now;
@@ -108,7 +109,7 @@ pub struct Suspicion {
     /// What is wrong, as the end of a sentence about the event.
     pub what: String,
     /// What it rests on.
-    pub evidence: Vec<Evidence>,
+    pub evidence: Vec<Clue>,
     /// The smallest change that would have made the action compliant.
     pub counterfactual: String,
     /// What to remember, so that the same thing is not reported again.
@@ -120,13 +121,35 @@ pub struct Suspicion {
 }
 
 impl Suspicion {
-    /// What breaks a rule: one piece of evidence that weighs as much as the rule does. What was expected is also what would
-    /// have complied, and the control says how bad it is.
-    fn of_rule(what: String, kind: &str, [observed, expected]: [String; 2], weight: Severity) -> Self {
+    /// What breaks a rule, by one piece of evidence. What was expected is also what would have complied, and the control says
+    /// how bad it is.
+    fn of_rule(what: String, kind: &str, [observed, expected]: [String; 2]) -> Self {
         let counterfactual = expected.clone();
-        let score = weight.score();
-        let evidence = Evidence { what: kind.to_owned(), observed, expected, p_value: None, sample: 0, score };
-        Self { what, evidence: vec![evidence], counterfactual, remember: Vec::new(), severity: None, rollback: None }
+        let clue = Clue { what: kind.to_owned(), observed, expected, p_value: None, sample: 0 };
+        Self { what, evidence: vec![clue], counterfactual, remember: Vec::new(), severity: None, rollback: None }
+    }
+}
+
+/// One thing that a detector rests on: evidence that nobody has weighed yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Clue {
+    /// What was looked at.
+    pub what: String,
+    /// What was seen.
+    pub observed: String,
+    /// What was expected.
+    pub expected: String,
+    /// How probable something at least as surprising was; nothing where a rule is broken.
+    pub p_value: Option<f64>,
+    /// How many observations the expectation rests on.
+    pub sample: u64,
+}
+
+impl Clue {
+    /// Weighs it: by its p-value, or else as a broken rule, whose score is given.
+    pub(crate) fn weighed(self, of_rule: f64) -> Evidence {
+        let Self { what, observed, expected, p_value, sample } = self;
+        Evidence { what, observed, expected, p_value, sample, score: p_value.map_or(of_rule, stats::score) }
     }
 }
 

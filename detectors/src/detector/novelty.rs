@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Detector, Memory, Sighting, Suspicion};
+use super::{Clue, Detector, Memory, Sighting, Suspicion};
 use crate::baselines::{Cell, Dimension, Observation};
-use crate::deviation::Evidence;
-use crate::stats::{self, Probability};
+use crate::stats::Probability;
 
 /// Reports values that this agent never used, where its past makes that surprising.
 ///
-/// The p-value is the Pitman–Yor predictive's (see [`stats::Tally::unseen_p`]); an agent without a past surprises
+/// The p-value is the Pitman–Yor predictive's (see [`Tally::unseen_p`](crate::stats::Tally::unseen_p)); an agent without a past surprises
 /// nobody.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,13 +37,12 @@ impl Detector for Novelty {
                 usual = usual_values(sighting, dimension);
                 what = words(dimension, value);
             }
-            evidence.push(Evidence {
+            evidence.push(Clue {
                 what: dimension.name().to_owned(),
                 observed: format!("`{value}`, for the first time"),
                 expected: format!("one of {} known, most often {}", tally.distinct, usual_values(sighting, dimension)),
                 p_value: Some(p_value),
                 sample: tally.total,
-                score: stats::score(p_value),
             });
             remember.push(Memory::Value(dimension, value.to_owned()));
         }

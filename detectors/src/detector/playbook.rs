@@ -2,9 +2,8 @@
 
 use serde::Deserialize;
 
-use super::{Detector, Sighting, Suspicion};
+use super::{Clue, Detector, Sighting, Suspicion};
 use crate::baselines::{Past, RunState};
-use crate::deviation::{Evidence, Severity};
 use crate::event::Event;
 use crate::rulebook::{Playbook, Rulebook};
 
@@ -76,14 +75,7 @@ impl Detector for Conformance {
 }
 
 fn suspicion(playbook: &Playbook, what: String, kind: &str, observed: String, expected: String) -> Suspicion {
-    let evidence = Evidence {
-        what: kind.to_owned(),
-        observed,
-        expected: expected.clone(),
-        p_value: None,
-        sample: 0,
-        score: Severity::Medium.score(),
-    };
+    let evidence = Clue { what: kind.to_owned(), observed, expected: expected.clone(), p_value: None, sample: 0 };
     let counterfactual = format!("{expected} of playbook `{}` ({}) at this place", playbook.id, playbook.title);
     Suspicion { what, evidence: vec![evidence], counterfactual, remember: Vec::new(), severity: None, rollback: None }
 }

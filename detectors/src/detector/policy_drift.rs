@@ -2,9 +2,8 @@
 
 use serde::Deserialize;
 
-use super::{Detector, Memory, Sighting, Suspicion};
+use super::{Clue, Detector, Memory, Sighting, Suspicion};
 use crate::baselines::{Cell, Dimension};
-use crate::deviation::{Evidence, Severity};
 use crate::event::Outcome;
 use crate::rulebook::PolicyRef;
 
@@ -47,13 +46,12 @@ impl Detector for PolicyDrift {
     }
 }
 
-fn evidence(policy: &str) -> Evidence {
-    Evidence {
+fn evidence(policy: &str) -> Clue {
+    Clue {
         what: "gap".to_owned(),
         observed: "allowed by the cloud".to_owned(),
         expected: format!("denied, as policy `{policy}` says"),
         p_value: None,
         sample: 0,
-        score: Severity::Medium.score(),
     }
 }

@@ -3,9 +3,9 @@
 use serde::Deserialize;
 
 use super::recurrence::{is_due, note};
-use super::{Detector, Sighting, Suspicion, duration};
+use super::{Clue, Detector, Sighting, Suspicion, duration};
 use crate::baselines::Note;
-use crate::deviation::{Evidence, Severity};
+use crate::deviation::Severity;
 use crate::event::{Event, Millis};
 use crate::glob::{self, Glob};
 
@@ -26,6 +26,23 @@ pub(super) struct Principals {
     /// After how long the same is reported again.
     #[serde(deserialize_with = "duration")]
     again: Millis,
+    /// How bad each finding is.
+    #[serde(default)]
+    severities: Severities,
+}
+
+/// How bad each finding is; what is not given is as in the rules that are shipped.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Severities {
+    person: Severity,
+    general_account: Severity,
+}
+
+impl Default for Severities {
+    fn default() -> Self {
+        Self { person: Severity::High, general_account: Severity::Medium }
+    }
 }
 
 /// Who stands behind a request instead of the agent itself.
@@ -44,12 +61,13 @@ impl Principals {
             return None;
         }
         if let Some(observed) = self.person(event) {
-            return Some(Fault { observed, what: "is done with a person's credential", severity: Severity::High });
+            let severity = self.severities.person;
+            return Some(Fault { observed, what: "is done with a person's credential", severity });
         }
         glob::any(&self.general_accounts, principal).then(|| Fault {
             observed: format!("principal `{principal}`"),
             what: "is done by a general account, which is not the agent's own",
-            severity: Severity::Medium,
+            severity: self.severities.general_account,
         })
     }
 
@@ -80,13 +98,12 @@ impl Detector for Principals {
         let fault = self.fault(event).filter(|fault| is_due(past, &name(fault, event), event.at, self.again))?;
         Some(Suspicion {
             what: format!("{} ({})", fault.what, fault.observed),
-            evidence: vec![Evidence {
+            evidence: vec![Clue {
                 what: "principal".to_owned(),
                 observed: fault.observed,
                 expected: "an identity that only this agent has".to_owned(),
                 p_value: None,
                 sample: 0,
-                score: fault.severity.score(),
             }],
             counterfactual: "under an identity of the agent's own".to_owned(),
             remember: Vec::new(),

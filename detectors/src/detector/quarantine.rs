@@ -16,7 +16,25 @@ const MOST_TOLD: usize = 64;
 /// for each operation. Declared reads are reads that no policy forbids.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct UnderQuarantine {}
+pub(super) struct UnderQuarantine {
+    /// How bad the other findings are.
+    #[serde(default)]
+    severities: Severities,
+}
+
+/// How bad the findings are, but for what an agent does, which is as bad as the control says. What is not given is as in the
+/// rules that are shipped.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Severities {
+    without_effect: Severity,
+}
+
+impl Default for Severities {
+    fn default() -> Self {
+        Self { without_effect: Severity::High }
+    }
+}
 
 impl Detector for UnderQuarantine {
     fn assess(&self, sighting: Sighting<'_>) -> Option<Suspicion> {
@@ -27,12 +45,7 @@ impl Detector for UnderQuarantine {
             return None;
         }
         let what = format!("is done under quarantine, since {}: {}", held.by, held.reason);
-        Some(suspicion(
-            &what,
-            &event.action,
-            "declared reads, until a responder releases the agent",
-            Severity::Critical,
-        ))
+        Some(suspicion(&what, &event.action, "declared reads, until a responder releases the agent", None))
     }
 
     fn awaits(&self, sighting: Sighting<'_>) -> bool {
@@ -63,7 +76,12 @@ impl Detector for UnderQuarantine {
         };
         if let Some(trouble) = trouble {
             let expected = "the word of a person, who to release it is not the agent's owner, and a reason";
-            return Some(suspicion(&format!("{trouble}, and has no effect"), says.name(), expected, Severity::High));
+            return Some(suspicion(
+                &format!("{trouble}, and has no effect"),
+                says.name(),
+                expected,
+                Some(self.severities.without_effect),
+            ));
         }
         let since = hearing.claims.at();
         if !releases {
@@ -91,9 +109,9 @@ fn breaks(held: &Quarantine, sighting: Sighting<'_>) -> bool {
     event.at >= held.since && !judgement.is_declared_read(event)
 }
 
-fn suspicion(what: &str, observed: &str, expected: &str, severity: Severity) -> Suspicion {
+fn suspicion(what: &str, observed: &str, expected: &str, severity: Option<Severity>) -> Suspicion {
     let seen = [observed, expected].map(str::to_owned);
-    Suspicion { severity: Some(severity), ..Suspicion::of_rule(what.to_owned(), "quarantine", seen, severity) }
+    Suspicion { severity, ..Suspicion::of_rule(what.to_owned(), "quarantine", seen) }
 }
 
 #[cfg(test)]

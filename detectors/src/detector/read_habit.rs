@@ -2,12 +2,11 @@
 
 use serde::Deserialize;
 
-use super::{Detector, Sighting, Suspicion};
+use super::{Clue, Detector, Sighting, Suspicion};
 use crate::baselines::{Dossier, ReadHabit, WINDOW};
-use crate::deviation::Evidence;
 use crate::event::{Digest, Event, Verb};
 use crate::glob::{self, Glob};
-use crate::stats::{self, Probability, WindowCounts};
+use crate::stats::{Probability, WindowCounts};
 
 /// Most resources that are told apart within a window.
 const MOST_RESOURCES: usize = 512;
@@ -84,7 +83,7 @@ impl ReadHabits {
     }
 
     /// What is too much in the open window.
-    fn evidence(&self, habit: &ReadHabit) -> Vec<Evidence> {
+    fn evidence(&self, habit: &ReadHabit) -> Vec<Clue> {
         let resources = u32::try_from(habit.resources.len()).unwrap_or(u32::MAX);
         [
             self.excess("reads", habit.reads, habit.closed_reads, &self.reads),
@@ -95,16 +94,15 @@ impl ReadHabits {
         .collect()
     }
 
-    fn excess(&self, what: &str, count: u32, closed: WindowCounts, limit: &Limit) -> Option<Evidence> {
+    fn excess(&self, what: &str, count: u32, closed: WindowCounts, limit: &Limit) -> Option<Clue> {
         let is_quiet = count < limit.least || closed.windows < self.least_windows || f64::from(count) <= closed.mean();
         let p_value = if is_quiet { 1.0 } else { closed.burst_p(count) };
-        limit.p_value.reached_by(p_value).then(|| Evidence {
+        limit.p_value.reached_by(p_value).then(|| Clue {
             what: what.to_owned(),
             observed: format!("{count} in an open window of {} minutes", WINDOW / 60_000),
             expected: format!("{:.1} in a whole one", closed.mean()),
             p_value: Some(p_value),
             sample: closed.windows,
-            score: stats::score(p_value),
         })
     }
 }

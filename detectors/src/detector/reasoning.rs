@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use super::{Detector, Sighting, Suspicion, duration};
+use super::{Clue, Detector, Sighting, Suspicion, duration};
 use crate::baselines::{Dossier, ReasoningHabit, ToldText};
-use crate::deviation::{Evidence, Severity};
+use crate::deviation::Severity;
 use crate::event::{Digest, Event, Millis, Reasoning, Verb};
 
 /// Most texts of an agent that are remembered; the one that was not given for longest makes room.
@@ -40,7 +40,8 @@ pub(super) struct ReasoningGiven {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Severities {
-    missing: Severity,
+    /// As bad as the control says where it is not given.
+    missing: Option<Severity>,
     never_given: Severity,
     wrong_digest: Severity,
     copied: Severity,
@@ -63,20 +64,18 @@ impl Detector for ReasoningGiven {
         let Sighting { event, past, .. } = sighting;
         let fault = self.fault(event, &past.dossier().habits.reasoning)?;
         let (what, observed, expected) = fault.words(event);
-        let severity = self.severity(fault);
         Some(Suspicion {
             what,
-            evidence: vec![Evidence {
+            evidence: vec![Clue {
                 what: "reasoning".to_owned(),
                 observed,
                 expected: expected.to_owned(),
                 p_value: None,
                 sample: 0,
-                score: severity.score(),
             }],
             counterfactual: format!("the same with {expected}"),
             remember: Vec::new(),
-            severity: Some(severity),
+            severity: self.severity(fault),
             rollback: None,
         })
     }
@@ -113,14 +112,14 @@ impl ReasoningGiven {
         !event.source.is_audit() && self.verbs.contains(&event.verb)
     }
 
-    fn severity(&self, fault: Fault) -> Severity {
-        match fault {
+    fn severity(&self, fault: Fault) -> Option<Severity> {
+        Some(match fault {
             Fault::WrongDigest => self.severities.wrong_digest,
-            Fault::Missing => self.severities.missing,
+            Fault::Missing => return self.severities.missing,
             Fault::NeverGiven => self.severities.never_given,
             Fault::Copied(..) => self.severities.copied,
             Fault::Unrelated => self.severities.unrelated,
-        }
+        })
     }
 
     /// What is wrong and was not reported today.

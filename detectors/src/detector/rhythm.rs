@@ -2,17 +2,16 @@
 
 use serde::Deserialize;
 
-use super::{Detector, Memory, Sighting, Suspicion};
+use super::{Clue, Detector, Memory, Sighting, Suspicion};
 use crate::baselines::{Dimension, HOURS_OF_WEEK, Past, Profile, hour_of_week};
-use crate::deviation::Evidence;
-use crate::stats::{self, Probability};
+use crate::stats::Probability;
 
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 
 /// Reports work in an hour of the week in which, and next to which, this agent never worked, where its past makes that
 /// surprising. Once an hour.
 ///
-/// Hours are the values of a Pitman–Yor predictive (see [`stats::Tally::unseen_p`]), one observation an active hour: an
+/// Hours are the values of a Pitman–Yor predictive (see [`Tally::unseen_p`](crate::stats::Tally::unseen_p)), one observation an active hour: an
 /// agent around the clock, and one whose week is not yet over, keep meeting new hours and so surprise nobody.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,13 +35,12 @@ impl Detector for Rhythm {
         let observed = name(of_week);
         Some(Suspicion {
             what: format!("comes at {observed}, when this agent never works"),
-            evidence: vec![Evidence {
+            evidence: vec![Clue {
                 what: "hour-of-week".to_owned(),
                 observed,
                 expected: format!("one of {} known hours, most often {}", tally.distinct, busiest(profile)),
                 p_value: Some(p_value),
                 sample: tally.total,
-                score: stats::score(p_value),
             }],
             counterfactual: format!("the same in this agent's own hours, such as {}", busiest(profile)),
             remember: vec![Memory::Hour(hour)],

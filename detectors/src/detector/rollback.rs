@@ -32,6 +32,24 @@ pub(super) struct Rollbacks {
     environments: Vec<Glob>,
     /// How often the cloud may refuse the agent after a change before that is a signal; 0 for never.
     denials: u32,
+    /// How bad the other findings are.
+    #[serde(default)]
+    severities: Severities,
+}
+
+/// How bad the findings are, but for a request, which is as bad as the control says. What is not given is as in the rules that
+/// are shipped.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Severities {
+    unacknowledged: Severity,
+    refused: Severity,
+}
+
+impl Default for Severities {
+    fn default() -> Self {
+        Self { unacknowledged: Severity::Critical, refused: Severity::High }
+    }
 }
 
 impl Rollbacks {
@@ -69,9 +87,24 @@ impl Rollbacks {
         let at = hearing.claims.at();
         let (index, change) = self.latest(at, &signal.resource, dossier)?;
         let sign = format!("signal `{}` came", signal.name);
-        let suspicion = request(&sign, change, hearing.agent, hearing.book);
+        let suspicion = self.request(&sign, change, hearing.agent, hearing.book);
         dossier.changes.get_mut(index)?.requested = Some(at);
         Some(suspicion)
+    }
+
+    /// What asks for a change to be undone, because of what came after it.
+    fn request(&self, sign: &str, change: &Change, agent: &Agent, book: &Rulebook) -> Suspicion {
+        let rollback = rollback(change, agent, book);
+        let event = &change.event;
+        let how = match (&rollback.operation, &rollback.pre_state) {
+            (Some(operation), _) => format!("undo it with `{operation}`"),
+            (None, Some(_)) => "restore the state from before, which the agent kept".to_owned(),
+            (None, None) => "nothing is known to undo it: repair it".to_owned(),
+        };
+        let what = format!("{sign} after {} on {}: {how}", event.action, event.resource.id);
+        let mut suspicion = suspicion(&what, sign, "no sign of trouble", None);
+        suspicion.rollback = Some(rollback);
+        suspicion
     }
 
     fn acknowledged(&self, said: &Acknowledgement, dossier: &mut Dossier) -> Option<Suspicion> {
@@ -81,7 +114,7 @@ impl Rollbacks {
             .position(|change| change.requested.is_some() && id_of(&change.event) == said.rollback)?;
         let change = dossier.changes.remove(index);
         let what = format!("says that the rollback of {} was refused: {}", change.event.action, said.note);
-        (!said.restored).then(|| suspicion(&what, "refused", "the safe state restored", Severity::High))
+        (!said.restored).then(|| suspicion(&what, "refused", "the safe state restored", Some(self.severities.refused)))
     }
 }
 
@@ -90,7 +123,7 @@ impl Detector for Rollbacks {
         let Sighting { event, past, book, .. } = sighting;
         let (_, change) = self.refused(event, past.dossier())?;
         let agent = event.agent.registered().and_then(|id| book.registry.by_id(id))?;
-        Some(request(&format!("the cloud refused the agent {} times", change.denials + 1), change, agent, book))
+        Some(self.request(&format!("the cloud refused the agent {} times", change.denials + 1), change, agent, book))
     }
 
     fn keep(&self, sighting: Sighting<'_>, dossier: &mut Dossier) {
@@ -130,8 +163,12 @@ impl Detector for Rollbacks {
             if is_due && !change.overdue {
                 change.overdue = true;
                 let what = "should have been rolled back, and nobody has acknowledged the request";
-                let mut suspicion =
-                    suspicion(what, "no acknowledgement", "an acknowledgement in time", Severity::Critical);
+                let mut suspicion = suspicion(
+                    what,
+                    "no acknowledgement",
+                    "an acknowledgement in time",
+                    Some(self.severities.unacknowledged),
+                );
                 suspicion.rollback = Some(rollback(change, case.agent, case.book));
                 found.push(Found { event: change.event.clone(), suspicion });
             }
@@ -164,24 +201,9 @@ fn rollback(change: &Change, agent: &Agent, book: &Rulebook) -> Rollback {
     }
 }
 
-/// What asks for a change to be undone, because of what came after it.
-fn request(sign: &str, change: &Change, agent: &Agent, book: &Rulebook) -> Suspicion {
-    let rollback = rollback(change, agent, book);
-    let event = &change.event;
-    let how = match (&rollback.operation, &rollback.pre_state) {
-        (Some(operation), _) => format!("undo it with `{operation}`"),
-        (None, Some(_)) => "restore the state from before, which the agent kept".to_owned(),
-        (None, None) => "nothing is known to undo it: repair it".to_owned(),
-    };
-    let what = format!("{sign} after {} on {}: {how}", event.action, event.resource.id);
-    let mut suspicion = suspicion(&what, sign, "no sign of trouble", Severity::High);
-    suspicion.rollback = Some(rollback);
-    suspicion
-}
-
-fn suspicion(what: &str, observed: &str, expected: &str, severity: Severity) -> Suspicion {
+fn suspicion(what: &str, observed: &str, expected: &str, severity: Option<Severity>) -> Suspicion {
     let seen = [observed, expected].map(str::to_owned);
-    Suspicion { severity: Some(severity), ..Suspicion::of_rule(what.to_owned(), "rollback", seen, severity) }
+    Suspicion { severity, ..Suspicion::of_rule(what.to_owned(), "rollback", seen) }
 }
 
 #[cfg(test)]

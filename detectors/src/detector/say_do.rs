@@ -6,9 +6,8 @@ mod settling;
 
 use serde::Deserialize;
 
-use super::{Detector, Sighting, Suspicion, duration};
+use super::{Clue, Detector, Sighting, Suspicion, duration};
 use crate::baselines::MOST_FOLLOWED;
-use crate::deviation::{Evidence, Severity};
 use crate::event::{CredentialKind, Event, Millis, Outcome, Trace};
 use crate::glob::{self, Glob};
 
@@ -167,8 +166,7 @@ impl SayDo {
                 "the same at a slower pace".to_owned(),
             ),
         };
-        let score = Severity::High.score();
-        let evidence = Evidence { what: kind.to_owned(), observed, expected, p_value: None, sample: 0, score };
+        let evidence = Clue { what: kind.to_owned(), observed, expected, p_value: None, sample: 0 };
         Suspicion {
             what: what.to_owned(),
             evidence: vec![evidence],

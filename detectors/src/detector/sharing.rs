@@ -2,14 +2,33 @@
 
 use serde::Deserialize;
 
-use super::{Detector, Sharing, Sighting, Suspicion};
-use crate::deviation::{Evidence, Severity};
+use super::{Clue, Detector, Sharing, Sighting, Suspicion};
+use crate::deviation::Severity;
 
 /// Reports the second agent that uses a credential. What an agent only says of itself is held against that agent alone:
 /// whoever names another's credential accuses nobody but itself.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SharedCredential {}
+pub(super) struct SharedCredential {
+    /// How bad each finding is.
+    #[serde(default)]
+    severities: Severities,
+}
+
+/// How bad each finding is; what is not given is as in the rules that are shipped.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Severities {
+    used: Severity,
+    claimed: Severity,
+    claimed_by_both: Severity,
+}
+
+impl Default for Severities {
+    fn default() -> Self {
+        Self { used: Severity::High, claimed: Severity::Medium, claimed_by_both: Severity::Low }
+    }
+}
 
 impl Detector for SharedCredential {
     fn assess(&self, _sighting: Sighting<'_>) -> Option<Suspicion> {
@@ -18,28 +37,28 @@ impl Detector for SharedCredential {
 
     fn share(&self, sharing: &Sharing<'_>) -> Option<Suspicion> {
         let Sharing { credential, other, claimed, other_claimed } = sharing;
+        let severities = &self.severities;
         let (what, severity) = match (claimed, other_claimed) {
-            (false, _) => (format!("uses credential `{credential}`, which agent `{other}` uses too"), Severity::High),
+            (false, _) => (format!("uses credential `{credential}`, which agent `{other}` uses too"), severities.used),
             (true, false) => (
                 format!("says that it uses credential `{credential}`, which the audit log shows with agent `{other}`"),
-                Severity::Medium,
+                severities.claimed,
             ),
             (true, true) => (
                 format!(
                     "says that it uses credential `{credential}`, and so does agent `{other}`, by both agents' word"
                 ),
-                Severity::Low,
+                severities.claimed_by_both,
             ),
         };
         Some(Suspicion {
             what,
-            evidence: vec![Evidence {
+            evidence: vec![Clue {
                 what: "credential".to_owned(),
                 observed: format!("credential `{credential}`, also of agent `{other}`"),
                 expected: "a credential that was issued to this agent alone".to_owned(),
                 p_value: None,
                 sample: 0,
-                score: severity.score(),
             }],
             counterfactual: "with a credential that was issued to this agent alone".to_owned(),
             remember: Vec::new(),
@@ -71,8 +90,12 @@ mod tests {
         [agents.third]\nclass = \"operator\"\nowner = \"ana@example.com\"\n";
 
     fn rules() -> Arc<Rulebook> {
-        let extra = [("registry/agents/others.toml", OTHERS), ("extra/control.toml", &control("extra", DETECTOR))];
-        Arc::new(book(&extra))
+        rules_with("")
+    }
+
+    fn rules_with(more: &str) -> Arc<Rulebook> {
+        let detector = control("extra", &format!("{DETECTOR}{more}"));
+        Arc::new(book(&[("registry/agents/others.toml", OTHERS), ("extra/control.toml", &detector)]))
     }
 
     fn used(number: u32, agent: &str, source: Source) -> Input {
@@ -107,11 +130,14 @@ mod tests {
     }
 
     #[test]
-    fn two_claims_are_told_as_such() {
-        let mut engine = Engine::new(rules());
-        engine.step(&used(1, "bot", Source::AgentAction));
-        let found = engine.step(&used(2, "other", Source::Otel)).1;
-        assert_eq!(about(&found), [("extra/test/2/credential/bot/0", "other", "low")]);
+    fn two_claims_are_told_as_such_and_as_bad_as_the_control_says() {
+        for (severities, severity) in [("", "low"), ("severities = { claimed_by_both = \"high\" }\n", "high")] {
+            let mut engine = Engine::new(rules_with(severities));
+            engine.step(&used(1, "bot", Source::AgentAction));
+            let found = engine.step(&used(2, "other", Source::Otel)).1;
+            assert_eq!(about(&found), [("extra/test/2/credential/bot/0", "other", severity)]);
+            assert_eq!(found[0].score.to_bits(), engine.rulebook().trust.score(found[0].severity).to_bits());
+        }
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use serde::Deserialize;
 
 use super::{Detector, Sighting, Suspicion};
-use crate::deviation::Severity;
 use crate::event::Event;
 use crate::glob::{self, Glob};
 
@@ -40,7 +39,7 @@ impl Detector for Strangers {
         let what = format!("behaves like an agent by its {tell} `{text}`, and is in no registry");
         let seen = [text.to_owned(), "an agent's work under an identity that the registry names".to_owned()];
         let counterfactual = "by an agent that the registry names, with a person who answers for it".to_owned();
-        Some(Suspicion { counterfactual, ..Suspicion::of_rule(what, tell, seen, Severity::Medium) })
+        Some(Suspicion { counterfactual, ..Suspicion::of_rule(what, tell, seen) })
     }
 
     fn is_statistical(&self) -> bool {

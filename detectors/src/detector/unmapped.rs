@@ -2,9 +2,8 @@
 
 use serde::Deserialize;
 
-use super::{Detector, Memory, Sighting, Suspicion};
+use super::{Clue, Detector, Memory, Sighting, Suspicion};
 use crate::baselines::{Cell, Dimension};
-use crate::deviation::{Evidence, Severity};
 use crate::event::Event;
 use crate::rulebook::UNMAPPED_ENVIRONMENT;
 
@@ -28,13 +27,12 @@ impl Detector for Unmapped {
         }
         Some(Suspicion {
             what: format!("is in {place}, which the estate does not name: taken for {UNMAPPED_ENVIRONMENT}"),
-            evidence: vec![Evidence {
+            evidence: vec![Clue {
                 what: "place".to_owned(),
                 observed: place,
                 expected: "a place that the estate names".to_owned(),
                 p_value: None,
                 sample: 0,
-                score: Severity::Low.score(),
             }],
             counterfactual: "the same in a place that the estate names: add this one to it".to_owned(),
             remember: vec![Memory::Value(Dimension::Gap, gap)],

@@ -11,7 +11,6 @@ use crate::deviation::{AgentFacts, Deviation, LearningState};
 use crate::engine::Hush;
 use crate::event::Event;
 use crate::rulebook::{Agent, Facts, Gate, Judgement, Rulebook, WantedApproval};
-use crate::trust;
 
 /// What is wrong with an act.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,7 +59,7 @@ impl Engine {
             None => Opinion {
                 objections: object(&book, &unregistered(event), event, 0.0, policy_findings(&book, &judgement)),
                 wanted: None,
-                trust: trust::trust(0.0),
+                trust: book.trust.of(0.0),
                 state: LearningState::Learning,
                 quarantine: None,
                 barred: false,
@@ -85,12 +84,13 @@ impl Engine {
         let mut lacking = Vec::new();
         for control in book.controls() {
             for (severity, detector) in &control.detectors {
-                let finding = detector.lacks(sighting).map(|lack| Finding::of_suspicion(control, *severity, lack));
+                let finding =
+                    detector.lacks(sighting).map(|lack| Finding::of_suspicion(book, control, *severity, lack));
                 lacking.extend(finding.filter(|found| !is_silenced(book, &found.control.id, event, past.dossier())));
             }
         }
-        let evidence = trust::decayed(profile.evidence, profile.evidence_at, event.at);
-        let facts = registered(id, agent, Some(&profile));
+        let evidence = book.trust.evidence(&profile, event.at);
+        let facts = registered(book, (id, agent), Some(&profile));
         let quarantine = past.dossier().quarantine.clone();
         let mut objections = object(book, &facts, event, evidence, found);
         let lacking = object(book, &facts, event, evidence, lacking).into_iter();
@@ -102,7 +102,7 @@ impl Engine {
             state: facts.state,
             wanted: if objections.iter().any(differs) { book.wanted_approval(event) } else { None },
             objections,
-            trust: trust::trust(evidence),
+            trust: book.trust.of(evidence),
             barred: quarantine.is_some() && !judgement.is_declared_read(event),
             quarantine,
         }
@@ -125,7 +125,7 @@ fn object(
         let unless_said = if finding.statistical || finding.only_advises { Gate::Advise } else { Gate::Deny };
         let denies = finding.control.gate.unwrap_or(unless_said) == Gate::Deny;
         let ordinal = finding.ordinal + earlier(&finding, objections.iter().map(|objection| &objection.deviation));
-        let unmoved = trust::weigh(evidence, 0.0).0;
+        let unmoved = book.trust.change(evidence, evidence);
         let deviation = assemble(book, facts.clone(), event, finding, ordinal, unmoved);
         objections.push(Objection { deviation, denies, lacks_approval: false });
     }

@@ -4,8 +4,8 @@ use arrow::array::RecordBatch;
 
 use super::*;
 use crate::baselines::MOST_NOTICES;
-use crate::event::{Argument, Digest, Principal, Reasoning, Run, Source, Verb};
-use crate::rulebook::MOST_DECISIONS;
+use crate::event::{Argument, Digest, Place, Principal, Reasoning, Run, Source, Verb};
+use crate::rulebook::{MOST_DECISIONS, Trust};
 use crate::testing::{at, book, control, event, in_run};
 
 const NOON: &str = "2026-03-02T12:00:00Z";
@@ -40,14 +40,56 @@ fn trust_falls_with_the_score_and_comes_back_with_time() {
     let mut engine = no_writes();
     let first = one(&mut engine, &write(1, NOON));
     assert!((first.trust.before - 100.0).abs() < 1e-9);
-    assert!((first.trust.after - trust::trust(first.score)).abs() < 1e-9);
+    assert!((first.trust.after - engine.rulebook().trust.of(first.score)).abs() < 1e-9);
     let same_time = one(&mut engine, &write(2, NOON));
     assert!((same_time.trust.before - first.trust.after).abs() < 1e-9);
     let later = one(&mut engine, &write(3, "2026-03-05T12:00:00Z"));
     assert!(
-        (later.trust.before - trust::trust(first.score)).abs() < 1e-6,
+        (later.trust.before - engine.rulebook().trust.of(first.score)).abs() < 1e-6,
         "after three days half of the evidence is left"
     );
+}
+
+#[test]
+fn trust_comes_back_as_the_rulebook_in_force_says() {
+    let files = [("extra/control.toml", &*control("extra", "")), ("extra/policy.cedar", WRITES)];
+    let mut engine = engine(&files);
+    let first = one(&mut engine, &write(1, NOON));
+    let faster = ("trust.toml", "[trust]\nhalf_life = \"36h\"\n");
+    engine.step(&Input::Rulebook(Arc::new(book(&[&files[..], &[faster]].concat()))));
+    let later = one(&mut engine, &write(2, "2026-03-05T12:00:00Z"));
+    let left = engine.rulebook().trust.of(first.score / 4.0);
+    assert!((later.trust.before - left).abs() < 1e-6, "{} and not {left}", later.trust.before);
+}
+
+#[test]
+fn an_agent_learns_for_as_long_as_the_rulebook_says() {
+    let state = |trust: &str| {
+        let files = [("extra/control.toml", &*control("extra", "")), ("extra/policy.cedar", WRITES)];
+        let mut engine = engine(&[&files[..], &[("trust.toml", trust)]].concat());
+        (0..9).for_each(|number| drop(step(&mut engine, &event(number, "ecs:DescribeTasks", NOON))));
+        step(&mut engine, &event(9, "ecs:DescribeTasks", "2026-03-03T13:00:00Z"));
+        one(&mut engine, &write(10, "2026-03-03T13:00:00Z")).agent.state
+    };
+    assert_eq!(state(""), LearningState::Learning);
+    assert_eq!(state("[learning]\nevents = 10\n"), LearningState::Active);
+    assert_eq!(state("[learning]\ntime = \"1d\"\nhours = 2\n"), LearningState::Active);
+    assert_eq!(state("[learning]\ntime = \"1d\"\nhours = 3\n"), LearningState::Learning);
+    assert_eq!(state("[learning]\ntime = \"26h\"\nhours = 2\n"), LearningState::Learning);
+}
+
+#[test]
+fn a_broken_rule_weighs_what_its_severity_does() {
+    let score = |severity: &str| {
+        let detector = format!("[[detector]]\nkind = \"unmapped-place\"\nseverity = \"{severity}\"\n");
+        let mut engine = engine(&[("extra/control.toml", &control("extra", &detector))]);
+        let place = Place { account: "1".to_owned(), ..Place::default() };
+        one(&mut engine, &Event { place, ..event(1, "ecs:DescribeTasks", NOON) }).score
+    };
+    let scores = Trust::default();
+    for severity in Severity::ALL {
+        assert_eq!(score(severity.name()).to_bits(), scores.score(severity).to_bits(), "{severity}");
+    }
 }
 
 #[test]
@@ -72,7 +114,8 @@ fn one_event_moves_trust_once_however_many_controls_it_breaks() {
     let (_, found) = step(&mut engine, &write(1, NOON));
     assert_eq!(found.iter().map(|d| d.id.as_str()).collect::<Vec<_>>(), ["one/test/1/0", "two/test/1/0"]);
     assert_eq!(found[0].trust, found[1].trust);
-    assert!((found[0].trust.after - trust::trust(Severity::Critical.score())).abs() < 1e-9);
+    let trust = &engine.rulebook().trust;
+    assert!((found[0].trust.after - trust.of(trust.score(Severity::Critical))).abs() < 1e-9);
 }
 
 #[test]

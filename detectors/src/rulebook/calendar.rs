@@ -20,6 +20,28 @@ pub struct Calendar {
     freezes: Vec<Freeze>,
 }
 
+/// Days of the week on which people work: Monday to Friday where nothing is said.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "Vec<String>")]
+pub(crate) struct WorkingDays(Vec<Weekday>);
+
+impl Default for WorkingDays {
+    fn default() -> Self {
+        Self(Weekday::Monday.cycle_forward().take(5).collect())
+    }
+}
+
+impl TryFrom<Vec<String>> for WorkingDays {
+    type Error = String;
+
+    fn try_from(names: Vec<String>) -> Result<Self, String> {
+        if names.is_empty() {
+            return Err("`[]` has no working day: name one at least".to_owned());
+        }
+        names.iter().map(|name| weekday(name)).collect::<Result<_, _>>().map(Self)
+    }
+}
+
 /// A time in which nothing is changed.
 #[derive(Clone, Debug)]
 struct Freeze {
@@ -46,8 +68,13 @@ impl Calendar {
         self.holidays.get(name).map(Vec::as_slice)
     }
 
-    /// The time by which so many working days are over: Monday to Friday, without the named holidays, in UTC.
-    pub(crate) fn after_working_days(&self, from: Millis, days: u32, holidays: Option<&str>) -> Millis {
+    /// The time by which so many working days are over, without the named holidays, in UTC.
+    pub(crate) fn after_working_days(
+        &self,
+        from: Millis,
+        days: u32,
+        (week, holidays): (&WorkingDays, Option<&str>),
+    ) -> Millis {
         let Ok(start) = Timestamp::from_millisecond(from) else { return Millis::MAX };
         let closed = holidays.and_then(|name| self.holidays(name)).unwrap_or_default();
         let mut time = start.to_zoned(TimeZone::UTC).datetime();
@@ -55,8 +82,7 @@ impl Calendar {
         while left > 0 {
             let Ok(next) = time.tomorrow() else { return Millis::MAX };
             time = next;
-            let works =
-                !matches!(time.weekday(), Weekday::Saturday | Weekday::Sunday) && !closed.contains(&time.date());
+            let works = week.0.contains(&time.weekday()) && !closed.contains(&time.date());
             left -= u32::from(works);
         }
         time.to_zoned(TimeZone::UTC).map_or(Millis::MAX, |zoned| zoned.timestamp().as_millisecond())

@@ -17,6 +17,7 @@ mod remedy;
 mod risk;
 mod routes;
 mod toml_file;
+mod trust;
 mod vocabulary;
 mod wanted;
 
@@ -26,6 +27,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub(crate) use calendar::WorkingDays;
 pub use calendar::{Calendar, Window};
 pub use control::{Catalogue, Control, Framework, Gate, Mode, Need, Response};
 pub use estate::{Estate, UNMAPPED_ENVIRONMENT};
@@ -44,6 +46,7 @@ pub use registry::{Agent, Class, Registry};
 pub(crate) use risk::Limit;
 pub use risk::Risk;
 pub use routes::{Route, Routes};
+pub use trust::{Learning, Trust};
 pub use vocabulary::Vocabulary;
 pub use wanted::WantedApproval;
 
@@ -54,7 +57,7 @@ use policy::Policies;
 
 /// One file of a rulebook. Its logical name says what it is; its path is only for messages.
 ///
-/// Names: `schema.cedarschema`, `vocabulary/*.toml`, `<control>/control.toml`, `<control>/*.cedar`,
+/// Names: `schema.cedarschema`, `trust.toml`, `vocabulary/*.toml`, `<control>/control.toml`, `<control>/*.cedar`,
 /// `approvals/risk.toml`, `approvals/operations.toml`, and below `registry/`: `agents/*.toml`, `playbooks/*.toml`,
 /// `estate.toml`, `people.toml`, `calendar.toml`, `routes.toml`, `issuers.toml`, `issuers/*.json`, `exceptions.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +123,10 @@ pub struct Rulebook {
     pub exceptions: Exceptions,
     /// Which changes need an approval.
     pub risk: Risk,
+    /// How long agents learn.
+    pub learning: Learning,
+    /// What evidence does to trust.
+    pub trust: Trust,
     /// How audit logs write the parameters of operations.
     pub operations: Operations,
     /// What native operations mean.
@@ -160,6 +167,7 @@ impl Rulebook {
         let routes = Routes::read(&files, &mut errors);
         let issuers = Issuers::read(&of_kind(|name| name.starts_with("registry/issuers")), &people, &mut errors);
         let risk = Risk::read(&files, &mut errors);
+        let (learning, trust) = trust::read(&files, &mut errors);
         let operations = Operations::read(&files, &mut errors);
         let playbooks = Playbooks::read(&of_kind(|name| name.starts_with("registry/playbooks/")), &mut errors);
         let known_playbook = |id: &str| playbooks.get(id).is_some();
@@ -193,6 +201,8 @@ impl Rulebook {
                     issuers,
                     exceptions,
                     risk,
+                    learning,
+                    trust,
                     operations,
                     vocabulary,
                     playbooks,

@@ -14,6 +14,29 @@ pub(super) struct TomlFile<'f> {
     root: DeTable<'f>,
 }
 
+/// A section of single values, taken out one after the other.
+pub(super) struct Section<'f> {
+    file: &'f RuleFile,
+    table: DeTable<'f>,
+}
+
+impl Section<'_> {
+    /// Takes a value, where one is given that can be read.
+    pub(super) fn take<T: DeserializeOwned>(&mut self, key: &str, errors: &mut Vec<RulebookError>) -> Option<T> {
+        let value = self.table.remove(key)?;
+        let start = value.span().start;
+        let said = |error: toml::de::Error| self.file.error(start, format!("`{key}`: {}", one_line(error.message())));
+        T::deserialize(ValueDeserializer::from(value)).map_err(|error| errors.push(said(error))).ok()
+    }
+
+    /// Reports what nobody took.
+    pub(super) fn finish(self, errors: &mut Vec<RulebookError>) {
+        for key in self.table.keys() {
+            errors.push(self.file.error(key.span().start, format!("unknown key `{}`", key.get_ref())));
+        }
+    }
+}
+
 /// An entry and where it stands in its file.
 pub(super) struct Entry<T> {
     /// The entry's key, empty in a list.
@@ -69,6 +92,20 @@ impl<'f> TomlFile<'f> {
             self.read_entry(String::new(), span, value, &mut entries, errors);
         }
         entries
+    }
+
+    /// Takes a section of single values, `[section]`; an empty one where there is none.
+    pub(super) fn section(&mut self, section: &str, errors: &mut Vec<RulebookError>) -> Section<'f> {
+        let value = self.root.remove(section).unwrap_or_else(|| Spanned::new(0..0, DeValue::Table(DeTable::new())));
+        let start = value.span().start;
+        let table = match value.into_inner() {
+            DeValue::Table(table) => table,
+            _ => {
+                errors.push(self.file.error(start, format!("`{section}` must be a table: write `[{section}]`")));
+                DeTable::new()
+            }
+        };
+        Section { file: self.file, table }
     }
 
     /// Reads what is left at the top level as one value.

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+use super::WorkingDays;
 use crate::testing::{at, book, faults};
 
 const CALENDAR: &str = "[holidays.x]\ndates = [\"2026-03-30\", \"2026-04-06\"]\n\
@@ -58,9 +59,14 @@ fn the_clocks_going_forward_moves_windows_and_freezes_with_them() {
 #[test]
 fn working_days_leave_out_weekends_and_holidays() {
     let calendar = book(&[("registry/calendar.toml", CALENDAR)]).calendar;
-    let after = |from: &str, days| calendar.after_working_days(at(from), days, Some("x"));
+    let after = |from: &str, days| calendar.after_working_days(at(from), days, (&WorkingDays::default(), Some("x")));
     assert_eq!(after("2026-03-10T08:00:00Z", 2), at("2026-03-12T08:00:00Z"));
     assert_eq!(after("2026-03-27T08:00:00Z", 2), at("2026-04-01T08:00:00Z"), "over a weekend and a holiday");
+    let names = |names: &[&str]| WorkingDays::try_from(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
+    let (week, thursday) = (names(&["sun", "mon", "tue", "wed", "thu"]).unwrap(), at("2026-03-12T08:00:00Z"));
+    assert_eq!(calendar.after_working_days(thursday, 2, (&week, None)), at("2026-03-16T08:00:00Z"));
+    assert!(names(&[]).unwrap_err().contains("`[]`"));
+    assert!(names(&["monday"]).unwrap_err().contains("`monday`"));
 }
 
 #[test]
