@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use tautline_detectors::event::{Digest, Event, Millis, Source};
+use twox_hash::XxHash3_128;
 
 pub mod agent_action;
 mod audit;
@@ -257,7 +258,7 @@ impl Decoded {
             Err(rejection) => return self.refuse(rejection),
         };
         if let Some(event) = (wire.sole)(text) {
-            return self.keep(Ok(event), || digest(text));
+            return self.keep(Ok(event), |event| digest(event, text));
         }
         match (wire.open)(text) {
             Err(rejection) => self.refuse(rejection),
@@ -271,7 +272,7 @@ impl Decoded {
     }
 
     fn event(&mut self, wire: &Wire, json: &str) {
-        self.keep((wire.decode)(json), || digest(json));
+        self.keep((wire.decode)(json), |event| digest(event, json));
     }
 
     fn read(&mut self, members: Vec<Read>) {
@@ -281,13 +282,13 @@ impl Decoded {
 
     fn known(&mut self, read: Read) {
         match read {
-            Ok((event, digest)) => self.keep(Ok(event), || digest),
+            Ok((event, digest)) => self.keep(Ok(event), |_| digest),
             Err(rejection) => self.refuse(rejection),
         }
     }
 
     /// Keeps what was decoded, finished where it lies: an event has a thousand bytes, which are not to be moved in vain.
-    fn keep(&mut self, mut decoded: Result<Event, Rejection>, digest: impl FnOnce() -> Digest) {
+    fn keep(&mut self, mut decoded: Result<Event, Rejection>, digest: impl FnOnce(&Event) -> Digest) {
         if let Ok(event) = &mut decoded
             && let Err(rejection) = finish(event, digest, self.received)
         {
@@ -365,7 +366,7 @@ fn array(text: &str) -> Result<Vec<Raw<'_>>, Rejection> {
 }
 
 /// Adds what every event has: the digest of its own bytes, and a time that can be.
-fn finish(event: &mut Event, digest: impl FnOnce() -> Digest, received: Millis) -> Result<(), Rejection> {
+fn finish(event: &mut Event, digest: impl FnOnce(&Event) -> Digest, received: Millis) -> Result<(), Rejection> {
     let late = received.saturating_add(AHEAD_MAX);
     if event.at < EARLIEST {
         let detail = format!("{} is before {}", clock(event.at), clock(EARLIEST));
@@ -375,7 +376,7 @@ fn finish(event: &mut Event, digest: impl FnOnce() -> Digest, received: Millis) 
         let detail = format!("{} is more than 15 minutes after its receipt at {}", clock(event.at), clock(received));
         return Err(Rejection::new(Reason::ImplausibleTime, detail));
     }
-    event.digest = digest();
+    event.digest = digest(event);
     let Digest(digest) = event.digest;
     match event.source {
         // Where the source gave the record no key, its content is what it is known by.
@@ -395,8 +396,19 @@ fn clock(at: Millis) -> Cow<'static, str> {
         .map_or(Cow::Borrowed("a time out of range"), |time| Cow::Owned(format!("`{time}`")))
 }
 
-fn digest(json: &str) -> Digest {
-    digest_of(Sha256::new().chain_update(json))
+/// The digest of what an event was decoded from, by which repeats are told.
+///
+/// Whoever finds two contents of one digest can have an event passed over as a repeat, so it is a SHA-256 of every byte. Of a
+/// CloudTrail record it is one of the id, which CloudTrail makes at random for one event, and of a checksum of every byte,
+/// which only has to tell apart what came under one id.
+fn digest(event: &Event, json: &str) -> Digest {
+    match event.source {
+        Source::Cloudtrail => {
+            let checksum = XxHash3_128::oneshot(json.as_bytes()).to_be_bytes();
+            digest_of(Sha256::new().chain_update(&event.id).chain_update(checksum))
+        }
+        _ => digest_of(Sha256::new().chain_update(json)),
+    }
 }
 
 fn digest_of(hash: Sha256) -> Digest {
