@@ -20,7 +20,8 @@ pub type Millis = i64;
 pub struct Event {
     /// Identity: source, account and the source's own key. Two deliveries of one event share it.
     pub id: String,
-    /// Digest of the bytes this event was decoded from. A repeat has the same id *and* content.
+    /// Digest of the bytes this event was decoded from (of CloudTrail's id and a checksum of them). A repeat has the same id
+    /// *and* content.
     pub digest: Digest,
     /// Which stream told us.
     pub source: Source,

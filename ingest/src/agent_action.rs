@@ -327,7 +327,8 @@ fn given(field: Option<Text<'_>>) -> Option<String> {
 
 fn principal(agent: Agent<'_>) -> Principal {
     let identity = text(agent.identity);
-    let (id, session) = assumed_role(&identity).unwrap_or((identity, String::new()));
+    let assumed = assumed_role(&identity).map(|assumed| (assumed.role(), assumed.session.to_owned()));
+    let (id, session) = assumed.unwrap_or((identity, String::new()));
     let on_behalf_of = agent.on_behalf_of.unwrap_or_default().0;
     Principal {
         id,

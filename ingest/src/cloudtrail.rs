@@ -15,7 +15,7 @@ use tautline_detectors::event::{
 use crate::aws;
 use crate::format::{Format, Opened, Top, Wire};
 use crate::json::{self, Raw};
-use crate::wire::{self, Flag, List, ListOrNothing, Members, Name, Object, Text, WrittenMoment, shown, text};
+use crate::wire::{self, Flag, List, ListOrNothing, Members, Name, Object, Text, WrittenMoment, said, shown, text};
 use crate::{BATCH_MAX, Reason, Rejection};
 
 mod exposure;
@@ -49,6 +49,7 @@ const RESOURCES_MAX: usize = 4_096;
 /// The top-level members of `requestParameters`, not looked into yet.
 type Parameters<'a> = Members<'a, Raw<'a>, PARAMETERS_MAX>;
 
+/// A record as it is read. It is large, so it is boxed before the parser's layers hand it on.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Record<'a> {
@@ -66,7 +67,7 @@ struct Record<'a> {
     #[serde(borrow)]
     recipient_account_id: Option<Text<'a>>,
     #[serde(borrow)]
-    user_identity: Option<Object<Identity<'a>>>,
+    user_identity: Option<Object<Box<Identity<'a>>>>,
     #[serde(rename = "sourceIPAddress", borrow)]
     source_ip_address: Option<Text<'a>>,
     #[serde(borrow)]
@@ -76,7 +77,7 @@ struct Record<'a> {
     #[serde(borrow)]
     error_code: Option<Text<'a>>,
     #[serde(borrow)]
-    request_parameters: Option<Raw<'a>>,
+    request_parameters: Option<Parameters<'a>>,
     #[serde(borrow)]
     response_elements: Option<Raw<'a>>,
     #[serde(borrow)]
@@ -211,7 +212,7 @@ fn open(text: &str) -> Result<Opened<'_>, Rejection> {
 /// Decodes one record that stands alone, in one pass. `None` is for everything else, and for what is wrong with it, to be
 /// found out with more patience.
 pub(crate) fn sole(json: &str) -> Option<Event> {
-    let Object(record) = json::fast::<Object<Record<'_>>>(json)?;
+    let Object(record) = json::fast::<Object<Box<Record<'_>>>>(json)?;
     let others = [&record.specversion, &record.r#type, &record.records, &record.detail, &record.detail_type];
     let is_sole = record.event_version.is_some() && others.into_iter().all(Option::is_none);
     if is_sole { event(record).ok() } else { None }
@@ -219,7 +220,7 @@ pub(crate) fn sole(json: &str) -> Option<Event> {
 
 /// Decodes one record; digest and plausibility of the time are the caller's.
 pub(crate) fn decode(json: &str) -> Result<Event, Rejection> {
-    match wire::object(json, "") {
+    match wire::object::<Box<Record<'_>>>(json, "") {
         Ok(record) => event(record),
         // An Insights event has other fields; that it lacks ours is not what is wrong with it.
         Err(rejection) => Err(insight(json).unwrap_or(rejection)),
@@ -240,7 +241,7 @@ fn insight(json: &str) -> Option<Rejection> {
     })
 }
 
-fn event(record: Record<'_>) -> Result<Event, Rejection> {
+fn event(record: Box<Record<'_>>) -> Result<Event, Rejection> {
     let identity = record.user_identity.map(|Object(identity)| identity).unwrap_or_default();
     let account = record.recipient_account_id.as_ref().or(identity.account_id.as_ref());
     let account = account.map(Text::as_str).unwrap_or_default().to_owned();
@@ -248,23 +249,18 @@ fn event(record: Record<'_>) -> Result<Event, Rejection> {
     let service = service.strip_suffix(".amazonaws.com").unwrap_or(service);
     let name = operation(record.event_name.as_str());
     let credential = credential(&identity);
-    let action = format!("{service}:{name}");
+    let action = [service, ":", name].concat();
     let verb = verb(record.read_only, &action);
-    let parameters = match &record.request_parameters {
-        Some(raw) => nested::<Parameters<'_>>(raw, "requestParameters")?,
-        None => Parameters::default(),
-    };
+    let has_request = record.request_parameters.is_some();
+    let parameters = record.request_parameters.unwrap_or_default();
     let touched = record.resources.map(|ListOrNothing(list)| list).unwrap_or_default();
     let exposes = verb != Verb::Read
         && (exposure::copies_away(name, &touched.0, &parameters, &account)
             || record.response_elements.as_ref().is_some_and(|raw| exposure::made_public(name, raw.get()))
-            || match &record.request_parameters {
-                Some(raw) => exposure::exposes(service, name, raw.get(), &account)?,
-                None => false,
-            });
+            || (has_request && exposure::exposes(service, name, &parameters, &account)?));
     let resource = Resource { exposes, ..resource::resource(service, name, touched, &parameters) };
     Ok(Event {
-        id: format!("cloudtrail/{account}/{}", record.event_id.as_str()),
+        id: ["cloudtrail/", &account, "/", record.event_id.as_str()].concat(),
         source: Source::Cloudtrail,
         at: record.event_time.0,
         action,
@@ -316,30 +312,12 @@ fn verb(read_only: Option<Flag>, action: &str) -> Verb {
 }
 
 /// Who acted, without the session: baselines are kept per role, not per session of it.
-fn principal(identity: Identity<'_>, service: &str) -> Result<Principal, Rejection> {
-    let context = identity.session_context.map(|Object(context)| context).unwrap_or_default();
-    let arn = text(identity.arn);
-    let account = text(identity.account_id);
-    let invoked_by = text(identity.invoked_by);
-    let kind = identity.kind.as_ref().map(Text::as_str).unwrap_or_default();
-    let issuer = context.session_issuer.and_then(|Object(issuer)| issuer.arn).map(Text::into_string);
-    let (id, session) = if kind == "AWSService" {
-        (invoked_by, String::new())
-    } else if let Some((role, session)) = assumed_role(&arn) {
-        (issuer.unwrap_or(role), session)
-    } else if let Some((_, session)) = arn.split_once(":federated-user/") {
-        let session = session.to_owned();
-        (issuer.unwrap_or(arn), session)
-    } else if let Some(id) = Some(arn).filter(|arn| !arn.is_empty()).or(issuer) {
-        (id, String::new())
-    } else if let Some(principal) = identity.principal_id.filter(|id| !id.as_str().is_empty()) {
-        unnamed(kind, &account, principal.as_str())
-    } else if invoked_by.is_empty() {
-        (account, String::new())
-    } else {
-        (invoked_by, String::new())
-    };
-    let id = if id.is_empty() { format!("aws-service/{service}") } else { id };
+fn principal(mut identity: Box<Identity<'_>>, service: &str) -> Result<Principal, Rejection> {
+    let context = identity.session_context.take().map(|Object(context)| context).unwrap_or_default();
+    let issuer = context.session_issuer.and_then(|Object(issuer)| issuer.arn);
+    let (id, session) = actor(&identity, issuer.as_ref().map(Text::as_str));
+    let id = if id.is_empty() { format!("aws-service/{service}") } else { id.into_owned() };
+    let session = session.to_owned();
     let mut on_behalf_of: Vec<String> = Vec::new();
     on_behalf_of.extend(identity.on_behalf_of.and_then(|Object(user)| user.user_id).map(Text::into_string));
     on_behalf_of.extend(context.source_identity.map(Text::into_string));
@@ -350,15 +328,36 @@ fn principal(identity: Identity<'_>, service: &str) -> Result<Principal, Rejecti
     Ok(Principal { id, session, on_behalf_of, ..Principal::default() })
 }
 
+/// The id of who acted, and the session. `issuer` is the role that the session is one of.
+fn actor<'t>(identity: &'t Identity<'_>, issuer: Option<&'t str>) -> (Cow<'t, str>, &'t str) {
+    let (arn, invoked_by, kind) = (said(&identity.arn), said(&identity.invoked_by), said(&identity.kind));
+    let role = || issuer.map(Cow::Borrowed);
+    if kind == "AWSService" {
+        (Cow::Borrowed(invoked_by), "")
+    } else if let Some(assumed) = assumed_role(arn) {
+        (role().unwrap_or_else(|| Cow::Owned(assumed.role())), assumed.session)
+    } else if let Some((_, session)) = arn.split_once(":federated-user/") {
+        (role().unwrap_or(Cow::Borrowed(arn)), session)
+    } else if let Some(id) = Some(arn).filter(|arn| !arn.is_empty()).or(issuer) {
+        (Cow::Borrowed(id), "")
+    } else if let Some(principal) = identity.principal_id.as_ref().filter(|id| !id.as_str().is_empty()) {
+        unnamed(kind, said(&identity.account_id), principal.as_str())
+    } else if invoked_by.is_empty() {
+        (Cow::Borrowed(said(&identity.account_id)), "")
+    } else {
+        (Cow::Borrowed(invoked_by), "")
+    }
+}
+
 /// A principal without an ARN, of another account or an identity provider. Where a role of another account acts, its
 /// principal id is `AROA…:session`.
-fn unnamed(kind: &str, account: &str, principal: &str) -> (String, String) {
+fn unnamed<'t>(kind: &str, account: &str, principal: &'t str) -> (Cow<'t, str>, &'t str) {
     let (id, session) = match principal.split_once(':') {
         Some(parts) if kind == "AWSAccount" => parts,
         _ => (principal, ""),
     };
-    let id = if account.is_empty() { id.to_owned() } else { format!("{account}/{id}") };
-    (id, session.to_owned())
+    let id = if account.is_empty() { Cow::Borrowed(id) } else { Cow::Owned(format!("{account}/{id}")) };
+    (id, session)
 }
 
 /// The identity at a web identity provider that took the role: `<provider>/<subject>`, or the provider alone where
@@ -376,13 +375,29 @@ fn web_identity(web: WebIdentity<'_>) -> Result<Option<String>, Rejection> {
     Ok(Some(format!("{}/{}", provider.as_str(), subject.as_str())))
 }
 
-/// Splits `arn:aws:sts::ACCOUNT:assumed-role/NAME/SESSION` into the role's ARN and the session. The path of the role,
-/// if it has one, is not in there.
-pub fn assumed_role(arn: &str) -> Option<(String, String)> {
-    let (partition, rest) = arn.strip_prefix("arn:")?.split_once(":sts::")?;
-    let (account, rest) = rest.split_once(":assumed-role/")?;
-    let (role, session) = rest.split_once('/').unwrap_or((rest, ""));
-    Some((format!("arn:{partition}:iam::{account}:role/{role}"), session.to_owned()))
+/// A session of a role, as its ARN tells.
+pub struct AssumedRole<'a> {
+    partition: &'a str,
+    account: &'a str,
+    name: &'a str,
+    /// The session's name.
+    pub session: &'a str,
+}
+
+impl AssumedRole<'_> {
+    /// The role's ARN. The path of the role, if it has one, is not in that of its session.
+    pub fn role(&self) -> String {
+        ["arn:", self.partition, ":iam::", self.account, ":role/", self.name].concat()
+    }
+}
+
+/// What an ARN names, if that is a session of a role: `arn:aws:sts::ACCOUNT:assumed-role/NAME/SESSION`.
+pub fn assumed_role(arn: &str) -> Option<AssumedRole<'_>> {
+    let (partition, rest) = arn.strip_prefix("arn:")?.split_once(':')?;
+    let (account, rest) = rest.strip_prefix("sts::")?.split_once(':')?;
+    let role = rest.strip_prefix("assumed-role/")?;
+    let (name, session) = role.split_once('/').unwrap_or((role, ""));
+    Some(AssumedRole { partition, account, name, session })
 }
 
 fn credential(identity: &Identity<'_>) -> Credential {
@@ -471,9 +486,8 @@ pub(crate) fn requested(
     let path = "api.request.data";
     let parameters = request.map_or(Ok(Parameters::default()), |raw| nested::<Parameters<'_>>(raw, path))?;
     let mut resource = resource::resource(service, name, List::default(), &parameters);
-    if let (Some(raw), true) = (request, verb != Verb::Read) {
-        resource.exposes = exposure::exposes(service, name, raw.get(), account)?;
-    }
+    resource.exposes =
+        verb != Verb::Read && request.is_some() && exposure::exposes(service, name, &parameters, account)?;
     Ok(resource)
 }
 

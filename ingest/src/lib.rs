@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use tautline_detectors::event::{Digest, Event, Millis, Source};
+use twox_hash::XxHash3_128;
 
 pub mod agent_action;
 mod audit;
@@ -214,7 +215,8 @@ struct Decoded {
 impl Decoded {
     /// What a record decodes to.
     fn of(received: Millis, read: impl FnOnce(&mut Self) -> Result<(), Rejection>) -> Vec<Result<Event, Rejection>> {
-        let mut decoded = Decoded { received, results: Vec::new(), is_batch: false };
+        // Most records hold one event. A vector that grows by itself makes room for four at first.
+        let mut decoded = Decoded { received, results: Vec::with_capacity(1), is_batch: false };
         if let Err(rejection) = read(&mut decoded) {
             decoded.refuse(rejection);
         }
@@ -256,7 +258,7 @@ impl Decoded {
             Err(rejection) => return self.refuse(rejection),
         };
         if let Some(event) = (wire.sole)(text) {
-            return self.push(finish(Ok(event), || digest(text), self.received));
+            return self.keep(Ok(event), |event| digest(event, text));
         }
         match (wire.open)(text) {
             Err(rejection) => self.refuse(rejection),
@@ -270,7 +272,7 @@ impl Decoded {
     }
 
     fn event(&mut self, wire: &Wire, json: &str) {
-        self.push(finish((wire.decode)(json), || digest(json), self.received));
+        self.keep((wire.decode)(json), |event| digest(event, json));
     }
 
     fn read(&mut self, members: Vec<Read>) {
@@ -279,7 +281,20 @@ impl Decoded {
     }
 
     fn known(&mut self, read: Read) {
-        self.push(read.and_then(|(event, digest)| finish(Ok(event), || digest, self.received)));
+        match read {
+            Ok((event, digest)) => self.keep(Ok(event), |_| digest),
+            Err(rejection) => self.refuse(rejection),
+        }
+    }
+
+    /// Keeps what was decoded, finished where it lies: an event has a thousand bytes, which are not to be moved in vain.
+    fn keep(&mut self, mut decoded: Result<Event, Rejection>, digest: impl FnOnce(&Event) -> Digest) {
+        if let Ok(event) = &mut decoded
+            && let Err(rejection) = finish(event, digest, self.received)
+        {
+            decoded = Err(rejection);
+        }
+        self.push(decoded);
     }
 
     fn refuse(&mut self, rejection: Rejection) {
@@ -326,12 +341,19 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The record as text, if it is that.
 fn record_text(bytes: &[u8]) -> Result<&str, Rejection> {
-    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes).trim_ascii();
-    if bytes.is_empty() {
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    // Read once from its beginning to its end, before anything looks at the end: memory is fetched ahead that way.
+    let text = simdutf8::basic::from_utf8(bytes).map_err(|_| not_utf8(bytes.trim_ascii()))?.trim_ascii();
+    if text.is_empty() {
         return Err(Rejection::new(Reason::Empty, "the record has no content"));
     }
-    std::str::from_utf8(bytes)
-        .map_err(|error| Rejection::new(Reason::NotUtf8, format!("invalid UTF-8 after byte {}", error.valid_up_to())))
+    Ok(text)
+}
+
+/// The rejection of a record that is no text, and where.
+fn not_utf8(bytes: &[u8]) -> Rejection {
+    let valid = std::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), str::len);
+    Rejection::new(Reason::NotUtf8, format!("invalid UTF-8 after byte {valid}"))
 }
 
 /// The members of an array, not looked into yet.
@@ -344,12 +366,7 @@ fn array(text: &str) -> Result<Vec<Raw<'_>>, Rejection> {
 }
 
 /// Adds what every event has: the digest of its own bytes, and a time that can be.
-fn finish(
-    decoded: Result<Event, Rejection>,
-    digest: impl FnOnce() -> Digest,
-    received: Millis,
-) -> Result<Event, Rejection> {
-    let event = decoded?;
+fn finish(event: &mut Event, digest: impl FnOnce(&Event) -> Digest, received: Millis) -> Result<(), Rejection> {
     let late = received.saturating_add(AHEAD_MAX);
     if event.at < EARLIEST {
         let detail = format!("{} is before {}", clock(event.at), clock(EARLIEST));
@@ -359,16 +376,18 @@ fn finish(
         let detail = format!("{} is more than 15 minutes after its receipt at {}", clock(event.at), clock(received));
         return Err(Rejection::new(Reason::ImplausibleTime, detail));
     }
-    let digest = digest();
-    let id = match event.source {
-        // An agent picks its own ids. With its content in the identity, a second action under a used id is a second event.
-        Source::Mapping if event.id.ends_with('/') => format!("{}{:032x}", event.id, digest.0),
-        source if !source.is_audit() => format!("{}/{:08x}", event.id, digest.0 >> 96),
+    event.digest = digest(event);
+    let Digest(digest) = event.digest;
+    match event.source {
         // Where the source gave the record no key, its content is what it is known by.
-        _ if event.id.ends_with('/') => format!("{}{:032x}", event.id, digest.0),
-        _ => event.id,
-    };
-    Ok(Event { id, digest, ..event })
+        source if event.id.ends_with('/') && (source.is_audit() || source == Source::Mapping) => {
+            event.id = format!("{}{digest:032x}", event.id);
+        }
+        // An agent picks its own ids. With its content in the identity, a second action under a used id is a second event.
+        source if !source.is_audit() => event.id = format!("{}/{:08x}", event.id, digest >> 96),
+        _ => {}
+    }
+    Ok(())
 }
 
 /// A time as people read it.
@@ -377,8 +396,19 @@ fn clock(at: Millis) -> Cow<'static, str> {
         .map_or(Cow::Borrowed("a time out of range"), |time| Cow::Owned(format!("`{time}`")))
 }
 
-fn digest(json: &str) -> Digest {
-    digest_of(Sha256::new().chain_update(json))
+/// The digest of what an event was decoded from, by which repeats are told.
+///
+/// Whoever finds two contents of one digest can have an event passed over as a repeat, so it is a SHA-256 of every byte. Of a
+/// CloudTrail record it is one of the id, which CloudTrail makes at random for one event, and of a checksum of every byte,
+/// which only has to tell apart what came under one id.
+fn digest(event: &Event, json: &str) -> Digest {
+    match event.source {
+        Source::Cloudtrail => {
+            let checksum = XxHash3_128::oneshot(json.as_bytes()).to_be_bytes();
+            digest_of(Sha256::new().chain_update(&event.id).chain_update(checksum))
+        }
+        _ => digest_of(Sha256::new().chain_update(json)),
+    }
 }
 
 fn digest_of(hash: Sha256) -> Digest {

@@ -14,7 +14,7 @@ use tautline_detectors::event::{
 
 use crate::audit::{self, ENTRIES_MAX, Parameters};
 use crate::aws;
-use crate::cloudtrail::{self, assumed_role};
+use crate::cloudtrail::{self, AssumedRole, assumed_role};
 use crate::format::{Format, Opened, Top, Wire};
 use crate::json::{self, Raw};
 use crate::kubernetes::{self, ObjectPath, URI_MAX};
@@ -475,11 +475,11 @@ impl<'a> Call<'a> {
         let app = actor
             .map(|actor| audit::first([&actor.app_uid, &actor.app_name, &actor.invoked_by].map(|app| Some(said(app)))));
         let cluster = Some(name).filter(|_| self.object.is_some());
-        let own = role.as_ref().map(|(role, _)| role.as_str()).or(arn);
+        let own = role.as_ref().map(AssumedRole::role);
+        let own = own.as_deref().or(arn);
         let id =
             audit::first([issuer, own, cluster, Some(email), Some(uid), Some(alternative), Some(name), app.as_deref()]);
-        let session =
-            role.as_ref().map(|(_, session)| session.as_str()).filter(|name| !name.is_empty()).unwrap_or(session);
+        let session = role.map(|role| role.session).filter(|name| !name.is_empty()).unwrap_or(session);
         Principal {
             id: if id.is_empty() { format!("unnamed/{}", self.service) } else { id },
             session: session.to_owned(),

@@ -68,12 +68,14 @@ fn unpacked(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Rejection> {
 }
 
 /// Reads until the bound is passed.
+#[inline(never)]
 fn append(decoder: impl Read, unpacked: &mut Vec<u8>) -> io::Result<()> {
     let left = (RECORD_MAX + 1).saturating_sub(unpacked.len());
     decoder.take(u64::try_from(left).unwrap_or(u64::MAX)).read_to_end(unpacked).map(drop)
 }
 
-/// Unpacks frames of zstd, until the bound is passed.
+/// Unpacks frames of zstd, until the bound is passed. Its decoder is large: whatever is not packed has no room made for it.
+#[inline(never)]
 fn unzstd(mut bytes: &[u8], unpacked: &mut Vec<u8>) -> io::Result<()> {
     let mut decoder = FrameDecoder::new();
     for _ in 0..FRAMES_MAX {

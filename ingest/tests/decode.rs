@@ -136,6 +136,17 @@ fn a_digest_covers_every_byte_of_the_event() {
 }
 
 #[test]
+fn a_digest_is_kept_for_long_and_stays_the_same() {
+    let id = "00000000-0000-4000-8000-000000000001";
+    let text = format!(
+        r#"{{"eventVersion":"1.11","eventID":"{id}","eventTime":"2026-03-02T08:00:00Z","eventSource":"s3.amazonaws.com","eventName":"GetObject"}}"#
+    );
+    let digest = |text: &str| String::from(one(text.as_bytes()).unwrap().digest);
+    assert_eq!(digest(&text), "781fcebab26592f3324149d24cf14b5c");
+    assert_ne!(digest(&text.replace("8000-000000000001", "8000-000000000002")), digest(&text));
+}
+
+#[test]
 fn an_implausible_time_is_refused_and_its_bounds_are_inside() {
     let at = |millis: Millis| {
         let mut action = action();

@@ -37,7 +37,7 @@ impl Subject {
             return Some(Self { agent: subject.id.clone(), identity: identity.map(str::to_owned) });
         }
         // A session of a role is named by the role, in the registry and in what is logged.
-        let role = assumed_role(&subject.id).map(|(role, _)| role);
+        let role = assumed_role(&subject.id).map(|assumed| assumed.role());
         let agent = book.registry.by_identity(role.as_ref().unwrap_or(&subject.id))?;
         Some(Self { agent: agent.id.clone(), identity: Some(subject.id.clone()) })
     }

@@ -4,12 +4,14 @@
 //! of whatever service they stand; the rest goes by operation. Not seen: grants to canonical user ids, prefix lists and
 //! security groups of other accounts, load balancers that face the internet, and the effect of what was there before.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
 use super::{Parameters, Touched};
 use crate::Rejection;
+use crate::json::Raw;
 use crate::wire::{self, Object, said};
 
 /// One request, as far as exposure goes.
@@ -20,20 +22,37 @@ struct Request<'a> {
 }
 
 /// Whether a request that changes something exposes it.
-pub(super) fn exposes(service: &str, name: &str, json: &str, account: &str) -> Result<bool, Rejection> {
+pub(super) fn exposes(
+    service: &str,
+    name: &str,
+    parameters: &Parameters<'_>,
+    account: &str,
+) -> Result<bool, Rejection> {
     if name.starts_with("Delete") && name.ends_with("PublicAccessBlock") {
         return Ok(true);
     }
     let check = by_operation(service, name);
-    // `\u` because a policy may spell its members with escapes.
-    let hinted = ["Principal", "ubliclyAccessible", "\\u"].into_iter().any(|hint| json.contains(hint));
-    if check.is_none() && !hinted {
+    if check.is_none() && !is_hinted(parameters) {
         return Ok(false);
     }
-    let parameters = serde_json::from_str(json);
-    let parameters: Value = parameters.map_err(|error| wire::rejection(&error, json, "requestParameters"))?;
+    let parameters = value(parameters)?;
     let request = Request { name, parameters: &parameters, account };
     Ok(check.is_some_and(|check| check(&request)) || request.by_policy() || says_public(&parameters))
+}
+
+/// Whether parameters have in them what every policy and every public address has.
+fn is_hinted(parameters: &Parameters<'_>) -> bool {
+    // `\u` because a policy may spell its members with escapes; a name that is not borrowed had some.
+    let hinted = |json: &str| ["Principal", "ubliclyAccessible", "\\u"].into_iter().any(|hint| json.contains(hint));
+    parameters.0.iter().any(|(name, raw)| matches!(name, Cow::Owned(_)) || hinted(name) || hinted(raw.get()))
+}
+
+/// The parameters as one value.
+fn value(parameters: &Parameters<'_>) -> Result<Value, Rejection> {
+    let member = |(name, raw): &(Cow<'_, str>, Raw<'_>)| format!("{}:{}", Value::from(name.as_ref()), raw.get());
+    let members: Vec<String> = parameters.0.iter().map(member).collect();
+    let json = format!("{{{}}}", members.join(","));
+    serde_json::from_str(&json).map_err(|error| wire::rejection(&error, &json, "requestParameters"))
 }
 
 /// Whether what was made is public by its response, where the request left that to a default, as does a database that is

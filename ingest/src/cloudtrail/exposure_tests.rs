@@ -7,11 +7,26 @@ use super::*;
 const OWN: &str = "111122223333";
 
 fn opens(service: &str, name: &str, parameters: &Value) -> bool {
-    exposes(service, name, &parameters.to_string(), OWN).unwrap()
+    opens_written(service, name, &parameters.to_string())
+}
+
+fn opens_written(service: &str, name: &str, json: &str) -> bool {
+    exposes(service, name, &crate::json::parse(json).unwrap(), OWN).unwrap()
 }
 
 fn policy(principal: &Value, condition: &Value) -> Value {
     json!({"Statement": [{"Effect": "Allow", "Principal": principal, "Action": "*", "Condition": condition}]})
+}
+
+#[test]
+fn escapes_in_a_member_s_name_hide_nothing() {
+    assert!(opens_written("rds", "ModifyDBInstance", r#"{"PUBLICLYACCESSIBL\u0045":true}"#));
+    assert!(opens_written(
+        "kms",
+        "PutKeyPolicy",
+        r#"{"p\u006flicy":{"Statement":{"Effect":"Allow","Principal":"*"}}}"#
+    ));
+    assert!(!opens_written("rds", "ModifyDBInstance", r#"{"publiclyAccessibl\u0065":false}"#));
 }
 
 #[test]

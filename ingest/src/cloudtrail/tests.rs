@@ -47,7 +47,7 @@ fn without_an_issuer_the_role_is_rebuilt_from_the_session() {
     record["userIdentity"].as_object_mut().unwrap().remove("sessionContext");
     let event = decode(&record.to_string()).unwrap();
     assert_eq!(event.principal.id, "arn:aws:iam::111122223333:role/janitor");
-    assert_eq!(assumed_role("arn:aws-cn:sts::1:assumed-role/r/s").unwrap().0, "arn:aws-cn:iam::1:role/r");
+    assert_eq!(assumed_role("arn:aws-cn:sts::1:assumed-role/r/s").unwrap().role(), "arn:aws-cn:iam::1:role/r");
 }
 
 #[test]
