@@ -19,6 +19,7 @@ use tautline_detectors::rulebook::{RuleFile, Rulebook};
 use tautline_ingest::Format;
 use tokio::net::TcpListener;
 
+use crate::census::Census;
 use crate::config::Config;
 use crate::feed::Feed;
 use crate::files::Records;
@@ -99,7 +100,9 @@ fn judge(feed: &mut Feed, line: &[u8], received: Millis, status: &Status) -> Vec
     let fed = feed.judge(line, received);
     status.metrics.events(&fed.events);
     fed.rejections.iter().for_each(|rejection| status.metrics.rejected(rejection));
-    status.agents(feed.engine().rulebook(), feed.engine().baselines().iter().map(|(_, profile)| profile));
+    let (book, mut census) = (feed.engine().rulebook(), Census::default());
+    census.add(feed.engine().baselines(), &book.learning);
+    status.agents(book, &census);
     fed.deviations
 }
 

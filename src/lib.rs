@@ -5,6 +5,7 @@
 //! enforcement points of one's own, see [`gate::Client`].
 
 mod backtest;
+mod census;
 mod check;
 mod checkpoint;
 mod cli;

@@ -9,15 +9,15 @@ use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
-use tautline_detectors::baselines::{MOST_NOTICES, Profile, Waiting};
+use tautline_detectors::baselines::{MOST_NOTICES, Waiting};
 use tautline_detectors::deviation::{Deviation, LearningState};
 use tautline_detectors::engine::Verdict;
 use tautline_detectors::event::{Millis, Source};
-use tautline_detectors::rulebook::Learning;
 use tautline_ingest::{Reason, Rejection};
 
 mod quiet;
 
+use crate::census::Census;
 use crate::checkpoint::SkipReason;
 use crate::gate::GateMetrics;
 use crate::status::Blind;
@@ -240,25 +240,14 @@ impl Metrics {
         self.rulebook_reloads.with_label_values(&[result]).inc();
     }
 
-    /// Says how much is remembered of unregistered principals, of the bound that each shard has.
-    pub(crate) fn notices(&self, shards: impl Iterator<Item = usize>) {
-        let most = shards.max().unwrap_or_default();
-        self.notices.set(i64::try_from(most).unwrap_or(i64::MAX));
-        self.notices_full.set(i64::from(most >= MOST_NOTICES));
-    }
-
-    /// Counts agents by the state of their baselines.
-    pub(crate) fn agents<'p>(&self, rules: &Learning, profiles: impl Iterator<Item = &'p Profile>) {
-        let (mut learning, mut active) = (0, 0);
-        for profile in profiles {
-            match rules.state(profile) {
-                LearningState::Learning => learning += 1,
-                LearningState::Active => active += 1,
-            }
-        }
-        for (state, count) in [(LearningState::Learning, learning), (LearningState::Active, active)] {
+    /// Says how many agents there are by the state of their baselines, and how much is remembered of unregistered principals,
+    /// of the bound that each shard has.
+    pub(crate) fn agents(&self, census: &Census) {
+        for (state, count) in [(LearningState::Learning, census.learning), (LearningState::Active, census.active)] {
             self.agents.with_label_values(&[state.name()]).set(count);
         }
+        self.notices.set(i64::try_from(census.notices).unwrap_or(i64::MAX));
+        self.notices_full.set(i64::from(census.notices >= MOST_NOTICES));
     }
 
     /// Says for how many agents each control is blind, and for want of what. Controls that are no more go.

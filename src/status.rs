@@ -5,10 +5,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use tautline_detectors::baselines::{Heard, Profile};
 use tautline_detectors::deviation::Deviation;
 use tautline_detectors::rulebook::{Need, Rulebook};
 
+use crate::census::Census;
 use crate::metrics::Metrics;
 
 /// Deviations that the live page shows.
@@ -64,13 +64,10 @@ impl Status {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
-    /// Counts the agents by what is known of them, and those for which controls are blind.
-    pub(crate) fn agents<'p>(&self, book: &Rulebook, profiles: impl Iterator<Item = &'p Profile>) {
-        // Few different things are heard of very many agents.
-        let mut heard: BTreeMap<Heard, usize> = BTreeMap::new();
-        let profiles = profiles.inspect(|profile| *heard.entry(profile.heard).or_default() += 1);
-        self.metrics.agents(&book.learning, profiles);
-        let told = book.blind(&heard).into_iter();
+    /// Says how many agents there are by what is known of them, and for how many of them controls are blind.
+    pub(crate) fn agents(&self, book: &Rulebook, census: &Census) {
+        self.metrics.agents(census);
+        let told = book.blind(&census.heard).into_iter();
         let blind = |(control, need, agents): (&str, Need, usize)| Blind {
             control: control.to_owned(),
             reason: need.name(),
@@ -131,7 +128,9 @@ mod tests {
         let mut told = |agent: &str, source: Source| {
             let agent = AgentRef::Registered(agent.to_owned());
             engine.step(&Input::Event(Box::new(Event { source, agent, ..Event::default() })));
-            status.agents(&book, engine.baselines().iter().map(|(_, profile)| profile));
+            let mut census = Census::default();
+            census.add(engine.baselines(), &book.learning);
+            status.agents(&book, &census);
             let mut blind = status.blind();
             blind.retain(|blind| ["identity", "unreported-action"].contains(&blind.control.as_str()));
             blind

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use tautline_detectors::baselines::Baselines;
 use tautline_detectors::deviation::Deviation;
 use tautline_detectors::engine::{Hushed, Input, Verdict};
 use tautline_detectors::event::{Event, Millis, Source};
@@ -21,6 +20,7 @@ use super::client::{Output, Partition, SEAL, create_topics, log_partitions};
 use super::hop::dead_letter_of;
 use super::pump::{Assigned, Record, Stage, now};
 use super::shards::{Shard, Shards};
+use crate::census::Census;
 use crate::metrics::UNREGISTERED;
 use crate::output::caep;
 use crate::output::ocsf::{self, Position};
@@ -139,14 +139,10 @@ impl EngineStage {
         }
         self.last_count = Instant::now();
         let (status, book) = (&self.shared.status, self.shared.book());
-        let seats: Vec<_> = self.shards.iter().map(Shard::seat).collect();
-        let baselines = || seats.iter().map(|seat| seat.engine.baselines());
-        status.agents(&book, baselines().flat_map(Baselines::iter).map(|(_, profile)| profile));
-        status.metrics.notices(baselines().map(Baselines::notices));
-        let (excused, quarantined) =
-            (baselines().flat_map(Baselines::excused), baselines().flat_map(Baselines::quarantined));
-        status.metrics.quiet.state(&book, now(), excused, quarantined.count());
-        drop(seats);
+        let mut census = Census::default();
+        self.shards.iter().for_each(|shard| census.add(shard.seat().engine.baselines(), &book.learning));
+        status.agents(&book, &census);
+        status.metrics.quiet.state(&book, now(), &census);
         self.count_waiting();
     }
 

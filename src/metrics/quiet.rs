@@ -1,12 +1,12 @@
 //! Metrics of what is found and not reported, and of agents under quarantine.
 
-use std::collections::BTreeMap;
-
 use anyhow::Result;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use tautline_detectors::engine::{Hush, Hushed};
 use tautline_detectors::event::Millis;
 use tautline_detectors::rulebook::{Mode, Rulebook};
+
+use crate::census::Census;
 
 /// What is counted and not alerted.
 #[derive(Debug)]
@@ -51,24 +51,13 @@ impl QuietMetrics {
 
     /// Says when the exceptions that are in force were last of use, as the shards know it, and how many agents are under
     /// quarantine.
-    pub(crate) fn state<'b>(
-        &self,
-        book: &Rulebook,
-        now: Millis,
-        excused: impl Iterator<Item = (&'b str, Millis)>,
-        quarantined: usize,
-    ) {
-        let mut last: BTreeMap<&str, Millis> = BTreeMap::new();
-        for (id, at) in excused {
-            let known = last.entry(id).or_insert(at);
-            *known = at.max(*known);
-        }
+    pub(crate) fn state(&self, book: &Rulebook, now: Millis, census: &Census) {
         self.exceptions.reset();
         for exception in book.exceptions.iter().filter(|exception| (exception.since..exception.until).contains(&now)) {
-            let used = last.get(exception.id.as_str()).copied().unwrap_or(Millis::MIN).max(exception.since);
+            let used = census.excused.get(&exception.id).copied().unwrap_or(Millis::MIN).max(exception.since);
             self.exceptions.with_label_values(&[exception.id.as_str()]).set(used / 1_000);
         }
-        self.quarantined.set(i64::try_from(quarantined).unwrap_or(i64::MAX));
+        self.quarantined.set(i64::try_from(census.quarantined).unwrap_or(i64::MAX));
         // A counter that is born at one has no increase.
         for control in book.controls().filter(|control| control.mode == Mode::Shadow) {
             self.hushed.with_label_values(&[control.id.as_str(), why(&Hush::Shadow)]);

@@ -39,7 +39,7 @@ impl Recent {
         })
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = u128> {
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = u128> {
         self.digests.iter().copied()
     }
 }

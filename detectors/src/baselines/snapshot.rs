@@ -306,7 +306,11 @@ fn tables(profiles: &[&Profile], cells: CellColumns<'_>, notices: &Notices) -> R
 fn agents_table(profiles: &[&Profile]) -> Table {
     let i64s = |value: fn(&Profile) -> i64| Int64Array::from_iter_values(profiles.iter().map(|p| value(p)));
     let u64s = |value: fn(&Profile) -> u64| UInt64Array::from_iter_values(profiles.iter().map(|p| value(p)));
-    let recent = profiles.iter().map(|p| p.recent.iter().flat_map(|digest| digest.to_le_bytes()).collect::<Vec<u8>>());
+    let recent = profiles.iter().map(|p| {
+        let mut bytes = Vec::with_capacity(p.recent.iter().len() * size_of::<u128>());
+        p.recent.iter().for_each(|digest| bytes.extend_from_slice(&digest.to_le_bytes()));
+        bytes
+    });
     let mut table = Table::new("agents")
         .with("agent", StringArray::from_iter_values(profiles.iter().map(|p| &p.agent)))
         .with("first_seen", i64s(|p| p.first_seen))
