@@ -101,7 +101,8 @@ impl EnvironmentMixing {
         run.audit != event.source.is_audit() && run.reported.as_ref().is_some_and(is_this)
     }
 
-    /// Takes the run of an event out; what comes new makes the one go that was without a change for longest.
+    /// Takes the run of an event out. What comes new makes the one go that was without a change for longest, of the same side:
+    /// an agent that makes up runs pushes nothing out that the audit log knows.
     fn take_run(&self, runs: &mut Vec<RunGroups>, event: &Event) -> RunGroups {
         if let Some(at) = runs.iter().position(|run| self.is_of(run, event)) {
             return runs.remove(at);
@@ -109,8 +110,9 @@ impl EnvironmentMixing {
         let (run, audit) = (event.run_or_session().to_owned(), event.source.is_audit());
         // One of the same name that is over would be found first, and is of no use.
         runs.retain(|other| other.run != run || other.audit != audit);
-        if runs.len() >= MOST_RUNS {
-            runs.remove(0);
+        if runs.iter().filter(|other| other.audit == audit).count() >= MOST_RUNS {
+            let oldest = runs.iter().position(|other| other.audit == audit);
+            oldest.map(|oldest| runs.remove(oldest));
         }
         RunGroups { run, audit, groups: Vec::new(), last: event.at, reported: None }
     }

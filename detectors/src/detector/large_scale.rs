@@ -9,7 +9,8 @@ use crate::event::{Event, Millis, Outcome};
 use crate::glob::Glob;
 use crate::rulebook::Limit;
 
-/// Most runs of an agent that are summed up at once; the oldest makes room.
+/// Most runs that are summed up at once of what an agent says of itself, and of what the audit log says of it; of each, the
+/// oldest makes room. Hours make room for no run.
 const MOST_SUMS: usize = 64;
 const MINUTE: Millis = 60_000;
 const MINUTES_OF_AN_HOUR: i64 = 60;
@@ -77,16 +78,20 @@ fn is_of(sum: &Sum, limit: &str, event: &Event, run: &str) -> bool {
     sum.limit == limit && sum.side == Side::of(event) && sum.run == run
 }
 
-/// Takes a sum out; what comes new makes the one go that was added to longest ago.
+/// Takes a sum out. A new run makes the one go that was added to longest ago, of the same side: an agent may make up as many
+/// as it likes, and must not push out what the audit log knows.
 fn take_sum(dossier: &mut Dossier, limit: &str, event: &Event, run: &str) -> Sum {
     if let Some(index) = dossier.sums.iter().position(|sum| is_of(sum, limit, event, run)) {
         return dossier.sums.remove(index);
     }
-    if dossier.sums.len() >= MOST_SUMS {
-        dossier.sums.remove(0);
+    let side = Side::of(event);
+    let is_run = |sum: &Sum| sum.side == side && !sum.run.is_empty();
+    if !run.is_empty() && dossier.sums.iter().filter(|sum| is_run(sum)).count() >= MOST_SUMS {
+        let oldest = dossier.sums.iter().position(is_run);
+        oldest.map(|oldest| dossier.sums.remove(oldest));
     }
     let (limit, run) = (limit.to_owned(), run.to_owned());
-    Sum { limit, side: Side::of(event), run, minutes: Vec::new(), reported: None }
+    Sum { limit, side, run, minutes: Vec::new(), reported: None }
 }
 
 /// The span in which an event goes beyond a limit, how many it makes it, and the most that are allowed; `None` where a bulk
@@ -153,7 +158,7 @@ fn longest_list(value: &str) -> usize {
         Ok(Value::Array(items)) => items.len(),
         Ok(Value::Object(members)) => members.values().filter_map(Value::as_array).map(Vec::len).max().unwrap_or(0),
         // It was cut: as many as begin.
-        _ => value.matches("},{").count() + 1,
+        _ => value.matches("},{").count().max(value.matches("\",\"").count()) + 1,
     }
 }
 

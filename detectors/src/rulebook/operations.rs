@@ -15,6 +15,8 @@ const FILE: &str = "approvals/operations.toml";
 
 /// From this length on a value may have been cut by the decoder.
 const MAY_BE_CUT: usize = 1_000;
+/// How redaction begins what it puts in a secret's place; it ends with a bracket.
+const REDACTED: &str = "[redacted:";
 
 /// How audit logs write the parameters of operations.
 #[derive(Clone, Debug, Default)]
@@ -60,8 +62,11 @@ impl Operations {
             let argument = argument_of(&event.arguments, head(path));
             seen.extend(argument.map(|argument| argument.name.as_str()));
             match argument.map_or(Executed::Missing, |argument| executed(argument, path)) {
-                Executed::Value(value) if same(&value, approved) => {}
-                Executed::Value(_) => comparison.changed.push(name.clone()),
+                Executed::Value(value) => match shows(&value, approved) {
+                    Shown::Same => {}
+                    Shown::Part => comparison.unverifiable.push(name.clone()),
+                    Shown::Other => comparison.changed.push(name.clone()),
+                },
                 Executed::Missing if operation.defaults.get(name).is_some_and(|default| same(default, approved)) => {}
                 Executed::Missing | Executed::Hidden => comparison.unverifiable.push(name.clone()),
             }
@@ -87,8 +92,7 @@ impl Operations {
     pub(crate) fn compare_declared(&self, approval: &Approval, event: &Event) -> Comparison {
         let differs = |argument: &&Argument| {
             let approved = approval.parameters.iter().find(|(name, _)| name.eq_ignore_ascii_case(&argument.name));
-            approved
-                .is_some_and(|(_, approved)| !is_hidden(&argument.value) && !same(approved, &parsed(&argument.value)))
+            approved.is_some_and(|(_, approved)| shows(&parsed(&argument.value), approved) == Shown::Other)
         };
         let changed = event.arguments.iter().filter(differs).map(|argument| argument.name.clone()).collect();
         Comparison { changed, unverifiable: Vec::new() }
@@ -120,7 +124,7 @@ enum Executed {
     Value(Value),
     /// The log says nothing of it.
     Missing,
-    /// The log has it, and hides it or cuts it off.
+    /// The log has something in its place, or cuts it off.
     Hidden,
 }
 
@@ -137,13 +141,11 @@ fn argument_of<'e>(arguments: &'e [Argument], name: &str) -> Option<&'e Argument
 
 /// The value at a path of a parameter, whose name the path begins with.
 fn executed(argument: &Argument, path: &str) -> Executed {
-    if is_hidden(&argument.value) {
-        return Executed::Hidden;
-    }
     let parts: Vec<&str> = path.split('.').skip(1).collect();
-    match at(&parsed(&argument.value), &parts) {
-        Some(Value::String(text)) if is_hidden(&text) => Executed::Hidden,
+    let value = parsed(&argument.value);
+    match at(&value, &parts) {
         Some(value) => Executed::Value(value),
+        None if value.as_str().is_some_and(conceals) => Executed::Hidden,
         None => Executed::Missing,
     }
 }
@@ -158,12 +160,87 @@ fn at(value: &Value, path: &[&str]) -> Option<Value> {
     member.and_then(|(_, member)| at(member, rest))
 }
 
-/// Whether the log, or redaction, put something else in a value's place, or a decoder may have cut it.
-fn is_hidden(value: &str) -> bool {
-    value.len() >= MAY_BE_CUT
-        || value.contains("HIDDEN_DUE_TO_SECURITY_REASONS")
-        || value.contains("***")
-        || value.contains("[redacted:")
+/// What a value that was executed shows of the one that was approved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    /// It is the same.
+    Same,
+    /// All that can be seen of it is the same; the rest is hidden or cut off.
+    Part,
+    /// It is another.
+    Other,
+}
+
+/// Whoever acts chooses most of a value's text, and could write into it what looks as if something were hidden: all that it
+/// shows beside that must be as approved.
+fn shows(executed: &Value, approved: &Value) -> Shown {
+    if same(executed, approved) {
+        return Shown::Same;
+    }
+    let is_part = match (executed, approved) {
+        (Value::String(text), _) => is_part(text, approved),
+        (Value::Array(items), Value::Array(wanted)) => are_parts(items, wanted),
+        (Value::Array(items), wanted) => are_parts(items, std::slice::from_ref(wanted)),
+        (Value::Object(members), Value::Object(wanted)) => {
+            let fits = |(name, member): (&String, &Value)| {
+                let wanted = wanted.iter().find(|(wanted, _)| wanted.eq_ignore_ascii_case(name));
+                wanted.is_some_and(|(_, wanted)| shows(member, wanted) != Shown::Other)
+            };
+            members.len() == wanted.len() && members.iter().all(fits)
+        }
+        _ => false,
+    };
+    if is_part { Shown::Part } else { Shown::Other }
+}
+
+/// Whether each item is, or is a part of, another one of the approved ones, in any order.
+fn are_parts(items: &[Value], approved: &[Value]) -> bool {
+    let mut left: Vec<&Value> = approved.iter().collect();
+    let mut take = |item: &Value, shown: Shown| {
+        let found = left.iter().position(|wanted| shows(item, wanted) == shown);
+        found.map(|at| left.swap_remove(at)).is_some()
+    };
+    let hidden: Vec<&Value> = items.iter().filter(|item| !take(item, Shown::Same)).collect();
+    items.len() == approved.len() && hidden.into_iter().all(|item| take(item, Shown::Part))
+}
+
+/// Whether a text has something in the place of an approved value, or of a part of it.
+fn is_part(text: &str, approved: &Value) -> bool {
+    if !conceals(text) || is_mark(text) {
+        return is_mark(text);
+    }
+    match approved {
+        Value::String(approved) => fits(text, approved),
+        // Who writes a structure as text chooses in which order, and how wide.
+        Value::Array(_) | Value::Object(_) => text.starts_with(['[', '{']),
+        scalar => fits(text, &scalar.to_string()),
+    }
+}
+
+/// Whether an approved text can be what another one shows with secrets redacted, or its end cut off.
+fn fits(shown: &str, approved: &str) -> bool {
+    let kept = shown.get(..shown.floor_char_boundary(MAY_BE_CUT)).unwrap_or(shown);
+    let is_cut = shown.len() >= MAY_BE_CUT;
+    let mut pieces = kept.split(REDACTED);
+    let Some(mut rest) = pieces.next().and_then(|first| approved.strip_prefix(first)) else { return false };
+    let mut ends = is_cut || rest.is_empty();
+    for piece in pieces {
+        let literal = piece.split_once(']').map_or("", |(_, literal)| literal);
+        let Some((_, after)) = rest.split_once(literal) else { return false };
+        ends = is_cut || literal.is_empty() || rest.ends_with(literal);
+        rest = after;
+    }
+    ends
+}
+
+/// Whether a text is, as a whole, what logs write for what they hide.
+fn is_mark(text: &str) -> bool {
+    text == "HIDDEN_DUE_TO_SECURITY_REASONS" || (text.len() >= 3 && text.bytes().all(|byte| byte == b'*'))
+}
+
+/// Whether something of a value may be missing in a text: by the log, by redaction, or because a decoder cut it.
+fn conceals(text: &str) -> bool {
+    is_mark(text) || text.contains(REDACTED) || text.len() >= MAY_BE_CUT
 }
 
 /// Text as it is, anything else as JSON.

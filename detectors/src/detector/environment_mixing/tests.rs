@@ -92,3 +92,13 @@ fn memory_is_bounded() {
     }
     assert_eq!(engine.baselines().past("bot").dossier().habits.runs.len(), MOST_RUNS);
 }
+
+#[test]
+fn made_up_runs_push_out_nothing_that_the_audit_log_knows() {
+    let mut engine = engine();
+    assert_eq!(step(&mut engine, audited(change(0, "", "staging", &minute(0)))), []);
+    for number in 1..200 {
+        step(&mut engine, change(number, &format!("made-up-{number}"), "staging", &minute(1)));
+    }
+    assert_eq!(step(&mut engine, audited(change(200, "", "production", &minute(2)))).len(), 1);
+}

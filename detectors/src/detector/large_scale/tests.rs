@@ -73,7 +73,8 @@ fn what_agents_say_and_what_the_log_shows_are_summed_apart() {
 fn made_up_runs_take_no_more_than_their_room() {
     let mut engine = engine();
     found(&mut engine, (0..500).map(|n| delete(n, &format!("s-{n}"), i64::from(n) * 10)));
-    assert!(engine.baselines().past("bot").dossier().sums.len() <= MOST_SUMS);
+    let hours = 1;
+    assert_eq!(engine.baselines().past("bot").dossier().sums.len(), MOST_SUMS + hours);
 }
 
 #[test]
@@ -82,4 +83,20 @@ fn lists_are_counted_also_where_they_are_cut() {
     assert_eq!(longest_list("[1,2]"), 2);
     assert_eq!(longest_list("{\"items\":[{\"a\":1},{\"a\":2}]}"), 2);
     assert_eq!(longest_list("{\"items\":[{\"a\":1},{\"a\":2},{\"a\":"), 3);
+}
+
+#[test]
+fn made_up_runs_push_out_nothing_that_the_audit_log_knows() {
+    let mut engine = engine();
+    assert!(found(&mut engine, (0..5).map(|n| delete(n, "a", 0))).is_empty());
+    found(&mut engine, (100..300).map(|n| Event { source: Source::AgentAction, ..delete(n, &format!("s-{n}"), 0) }));
+    assert_eq!(found(&mut engine, [delete(5, "a", 0)]), ["6 in one run"]);
+}
+
+#[test]
+fn of_a_list_that_was_cut_as_many_count_as_there_are() {
+    for list in [r#"["one","two","three","fo"#, r#"[{"a":1},{"a":2},{"a":3},{"a""#] {
+        let event = Event { arguments: vec![argument("names", list)], ..delete(0, "a", 0) };
+        assert_eq!(found(&mut engine(), [event]), ["4 in one action"], "{list}");
+    }
 }

@@ -61,3 +61,32 @@ fn what_the_log_hides_is_neither_equal_nor_changed() {
         assert_eq!((found.changed.len(), found.unverifiable), (0, vec!["InstanceIds".to_owned()]), "{executed:?}");
     }
 }
+
+#[test]
+fn what_only_looks_hidden_is_a_change() {
+    let padded = format!("evil:1{}", " ".repeat(1_100));
+    let (long, cut) = ("x".repeat(2_000), "x".repeat(1_024));
+    for (approved, executed, is_changed) in [
+        (json!("checkout:7"), "evil:1***", true),
+        (json!("checkout:7"), "HIDDEN_DUE_TO_SECURITY_REASONS or not", true),
+        (json!("checkout:7"), padded.as_str(), true),
+        (json!("checkout:7"), "evil:[redacted:key:00]", true),
+        (json!("checkout:7"), "check[redacted:key:00]:8", true),
+        (json!("checkout:7"), "check[redacted:key:00]:7", false),
+        (json!("checkout:7"), "[redacted:key:00]", false),
+        (json!("checkout:7"), "HIDDEN_DUE_TO_SECURITY_REASONS", false),
+        (json!("checkout:7"), "****", false),
+        (json!(long), cut.as_str(), false),
+        (json!(true), "evil***", true),
+        (json!(true), "[redacted:key:00]", false),
+        (json!(["a", "b"]), r#"["a","[redacted:key:00]"]"#, false),
+        (json!(["a", "b"]), r#"["evil","[redacted:key:00]"]"#, true),
+        (json!(["a", "b"]), r#"["a","a"]"#, true),
+        (json!({ "a": 1, "b": "x" }), r#"{"A":1,"b":"***"}"#, false),
+        (json!({ "a": 1, "b": "x" }), r#"{"a":2,"b":"***"}"#, true),
+    ] {
+        let found = compare(&json!({ "InstanceIds": ["i-1", "i-2"], "image": approved }), &[TWO, ("image", executed)]);
+        let (changed, unverifiable) = if is_changed { (1, 0) } else { (0, 1) };
+        assert_eq!((found.changed.len(), found.unverifiable.len()), (changed, unverifiable), "{executed}");
+    }
+}
