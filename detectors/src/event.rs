@@ -83,6 +83,9 @@ fn is_false(is: &bool) -> bool {
     !*is
 }
 
+/// How redaction begins what it puts in a secret's place; it ends with a bracket.
+pub(crate) const REDACTED: &str = "[redacted:";
+
 /// The first 16 bytes of a SHA-256, in hex where it is written; empty where nothing is known of the bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Cow<str>", into = "String")]

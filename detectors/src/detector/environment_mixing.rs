@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Clue, Detector, Sighting, Suspicion, duration};
+use super::{Clue, Detector, Sighting, Suspicion, duration, make_room};
 use crate::baselines::{Dossier, RunGroups};
 use crate::event::{Event, Millis, Outcome, Verb};
 use crate::glob::{self, Glob};
@@ -110,10 +110,7 @@ impl EnvironmentMixing {
         let (run, audit) = (event.run_or_session().to_owned(), event.source.is_audit());
         // One of the same name that is over would be found first, and is of no use.
         runs.retain(|other| other.run != run || other.audit != audit);
-        if runs.iter().filter(|other| other.audit == audit).count() >= MOST_RUNS {
-            let oldest = runs.iter().position(|other| other.audit == audit);
-            oldest.map(|oldest| runs.remove(oldest));
-        }
+        make_room(runs, MOST_RUNS, |other| other.audit == audit);
         RunGroups { run, audit, groups: Vec::new(), last: event.at, reported: None }
     }
 }

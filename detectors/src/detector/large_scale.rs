@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Detector, Sighting, Suspicion};
+use super::{Detector, Sighting, Suspicion, make_room};
 use crate::baselines::{Dossier, HeldApproval, Side, Sum};
 use crate::event::{Event, Millis, Outcome};
 use crate::glob::Glob;
@@ -85,10 +85,8 @@ fn take_sum(dossier: &mut Dossier, limit: &str, event: &Event, run: &str) -> Sum
         return dossier.sums.remove(index);
     }
     let side = Side::of(event);
-    let is_run = |sum: &Sum| sum.side == side && !sum.run.is_empty();
-    if !run.is_empty() && dossier.sums.iter().filter(|sum| is_run(sum)).count() >= MOST_SUMS {
-        let oldest = dossier.sums.iter().position(is_run);
-        oldest.map(|oldest| dossier.sums.remove(oldest));
+    if !run.is_empty() {
+        make_room(&mut dossier.sums, MOST_SUMS, |sum| sum.side == side && !sum.run.is_empty());
     }
     let (limit, run) = (limit.to_owned(), run.to_owned());
     Sum { limit, side, run, minutes: Vec::new(), reported: None }

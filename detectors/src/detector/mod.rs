@@ -297,3 +297,11 @@ pub trait Detector: Send + Sync + std::fmt::Debug {
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Millis, D::Error> {
     parse_duration(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
+
+/// Makes room for one more of a kind, where there are so many of it: the first of them goes.
+fn make_room<T>(items: &mut Vec<T>, most: usize, is_of_kind: impl Fn(&T) -> bool) {
+    let mut kind = (0..).zip(items.iter()).filter(|(_, item)| is_of_kind(item)).map(|(at, _)| at);
+    if let (Some(oldest), true) = (kind.next(), kind.count() + 1 >= most) {
+        items.remove(oldest);
+    }
+}

@@ -5,15 +5,13 @@ use serde::Deserialize;
 use super::{Clue, Detector, Sighting, Suspicion, duration};
 use crate::baselines::{Dossier, ReasoningHabit, ToldText};
 use crate::deviation::Severity;
-use crate::event::{Digest, Event, Millis, Reasoning, Verb};
+use crate::event::{Digest, Event, Millis, REDACTED, Reasoning, Verb};
 
 /// Most texts of an agent that are remembered; the one that was not given for longest makes room.
 const MOST_TEXTS: usize = 32;
 /// Most reports of a day that are remembered; what comes beyond is reported each time.
 const MOST_REPORTED: usize = 256;
 const DAY: Millis = 24 * 3_600_000;
-/// How redaction begins what it puts in a secret's place.
-const REDACTED: &str = "[redacted:";
 /// Shorter words must be given exactly.
 const STEM: usize = 4;
 /// Letters that the ending of an inflected word may differ in.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::toml_file::TomlFile;
 use super::{RuleFile, RulebookError};
-use crate::event::{Argument, Event};
+use crate::event::{Argument, Event, REDACTED};
 use crate::statement::Approval;
 
 /// Where the mappings stand.
@@ -15,8 +15,6 @@ const FILE: &str = "approvals/operations.toml";
 
 /// From this length on a value may have been cut by the decoder.
 const MAY_BE_CUT: usize = 1_000;
-/// How redaction begins what it puts in a secret's place; it ends with a bracket.
-const REDACTED: &str = "[redacted:";
 
 /// How audit logs write the parameters of operations.
 #[derive(Clone, Debug, Default)]
@@ -206,10 +204,9 @@ fn are_parts(items: &[Value], approved: &[Value]) -> bool {
 
 /// Whether a text has something in the place of an approved value, or of a part of it.
 fn is_part(text: &str, approved: &Value) -> bool {
-    if !conceals(text) || is_mark(text) {
-        return is_mark(text);
-    }
     match approved {
+        _ if is_mark(text) => true,
+        _ if !conceals(text) => false,
         Value::String(approved) => fits(text, approved),
         // Who writes a structure as text chooses in which order, and how wide.
         Value::Array(_) | Value::Object(_) => text.starts_with(['[', '{']),
